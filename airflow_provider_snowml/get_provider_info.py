@@ -1,0 +1,56 @@
+"""What Airflow's provider manager reads. Imports nothing of Airflow, see the package's ``__init__``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_snowml import __version__
+
+_INTEGRATION = "Snowflake ML"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe the provider; ``package-name`` has to equal the distribution's name, hyphens and all."""
+    return {
+        "package-name": "airflow-provider-snowml",
+        "name": "Snowflake ML",
+        "description": (
+            "`Snowflake ML <https://docs.snowflake.com/en/developer-guide/snowflake-ml/overview>`__: "
+            "register, evaluate, promote and score models of the Snowflake Model Registry.\n"
+        ),
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.snowflake.com/en/developer-guide/snowflake-ml/overview",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_provider_snowml.hooks.snowml"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "airflow_provider_snowml.operators.inference",
+                    "airflow_provider_snowml.operators.registry",
+                ],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_provider_snowml.sensors.inference"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_provider_snowml.triggers.inference"],
+            }
+        ],
+    }
