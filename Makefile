@@ -1,0 +1,42 @@
+# `make demo` and `make test` each need nothing but Python 3.11, make and a package index.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints-3.11.txt
+STAMP := $(VENV)/.installed
+
+# What the user's shell says about Airflow, Snowflake or Python's path is not ours to inherit.
+CLEAN := env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV $(shell env | sed -n 's/^\(\(AIRFLOW\|SNOWFLAKE\)_*[A-Za-z0-9_]*\)=.*/-u \1/p')
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Create .venv and install into it, unless that is done
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@echo "Installing into $(VENV): takes a few minutes, once"
+	$(CLEAN) $(PYTHON) -m venv $(VENV)
+	$(CLEAN) $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Load flights, retrain twice, score seven days: real Airflow, local Snowflake
+	$(CLEAN) $(BIN)/python scripts/demo.py
+
+test: $(STAMP) ## Run the tests
+	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, and the direction of the imports
+	$(CLEAN) $(BIN)/ruff check .
+	$(CLEAN) $(BIN)/ruff format --check .
+	$(CLEAN) $(BIN)/mypy --strict airflow_provider_snowml
+	$(CLEAN) $(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code
+	$(CLEAN) $(BIN)/ruff check --fix .
+	$(CLEAN) $(BIN)/ruff format .
+
+clean: ## Remove .venv and what the tools cached
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
