@@ -1,0 +1,148 @@
+"""Which version of a model, and which of its functions, is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.exceptions import (
+    InputColumnsError,
+    ModelFunctionNotFoundError,
+    ModelVersionNotFoundError,
+)
+
+TABLE_FUNCTION = "TABLE_FUNCTION"
+
+
+@dataclass(frozen=True)
+class ModelVersionInfo:
+    """A version as SHOW VERSIONS IN MODEL lists it.
+
+    :param name: the version's resolved name.
+    :param aliases: its aliases, Snowflake's own DEFAULT, FIRST and LAST among them.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelFunction:
+    """A function of a model version.
+
+    :param name: its SQL name, ``PREDICT``.
+    :param target_method: the method behind it, ``predict``, which batch jobs call it by.
+    :param type: ``FUNCTION`` or ``TABLE_FUNCTION``.
+    :param inputs: the columns that its signature wants, ``()`` if the signature is not known.
+    """
+
+    name: str
+    target_method: str
+    type: str = "FUNCTION"
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def keeps_row_count(self) -> bool:
+        """Whether it gives one row for each row."""
+        return self.type != TABLE_FUNCTION
+
+
+@dataclass(frozen=True)
+class ModelVersionRef:
+    """A model version that was found, with its functions.
+
+    :param model: the model.
+    :param version: the version's resolved name, never an alias.
+    :param functions: what can be called.
+    """
+
+    model: QualifiedName
+    version: str
+    functions: tuple[ModelFunction, ...] = ()
+
+    @property
+    def version_sql(self) -> str:
+        """The version as it is written in a statement."""
+        return Identifier.of(self.version).sql
+
+    def function(self, name: str | None) -> ModelFunction:
+        """The function of that name, or the only one.
+
+        :param name: its SQL name or its method's name; ``None`` for a version that has only one.
+        :raises ModelFunctionNotFoundError: if it isn't there, or ``None`` is ambiguous.
+        """
+        known = ", ".join(function.target_method for function in self.functions) or "none"
+        if name is None:
+            if len(self.functions) == 1:
+                return self.functions[0]
+            raise ModelFunctionNotFoundError(
+                f"{self.model} version {self.version} has {len(self.functions)} functions: name one of them "
+                f"as function_name. There are: {known}."
+            )
+        for function in self.functions:
+            if name == function.target_method or name.upper() == function.name.upper():
+                return function
+        raise ModelFunctionNotFoundError(
+            f"{self.model} version {self.version} has no function {name!r}. There are: {known}."
+        )
+
+
+def resolve_version(
+    model: QualifiedName, reference: str, versions: Iterable[ModelVersionInfo]
+) -> ModelVersionInfo:
+    """Find the version that a name, an alias, ``default``, ``first`` or ``last`` means.
+
+    :param model: the model, for errors.
+    :param reference: what the user wrote.
+    :param versions: the model's versions.
+    :raises ModelVersionNotFoundError: if none is meant; the message lists what is there.
+    """
+    wanted = Identifier.parse(reference, what="model version or alias").name
+    versions = list(versions)
+    for version in versions:
+        # Aliases first, as snowflake-ml does.
+        if wanted in version.aliases:
+            return version
+    for version in versions:
+        if wanted == version.name:
+            return version
+    known = ", ".join(
+        version.name + (f" ({', '.join(version.aliases)})" if version.aliases else "") for version in versions
+    )
+    raise ModelVersionNotFoundError(
+        f"{model} has no version or alias {reference!r}. There are: {known or 'none'}."
+    )
+
+
+def check_columns(function: ModelFunction, columns: Sequence[str], *, source: str) -> None:
+    """Check that the input has every column that the function's signature wants.
+
+    Letter case is not compared: how it counts depends on how the model was logged.
+
+    :param function: the function.
+    :param columns: the input's columns.
+    :param source: what the input is, for the error.
+    :raises InputColumnsError: if one is missing; the message lists both sides.
+    """
+    have = {column.upper() for column in columns}
+    missing = [wanted for wanted in function.inputs if wanted.strip('"').upper() not in have]
+    if missing:
+        raise InputColumnsError(
+            f"{function.target_method} wants {', '.join(missing)}, which {source} lacks. It has: "
+            f"{', '.join(columns)}. The signature wants: {', '.join(function.inputs)}."
+        )
+
+
+def next_version_name(wanted: str, existing: Iterable[str]) -> str:
+    """The first free one of ``V3``, ``V3_2``, ``V3_3``, ...
+
+    :param wanted: the resolved name that is taken, or not.
+    :param existing: the resolved names of the model's versions.
+    """
+    taken = set(existing)
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name

@@ -1,0 +1,219 @@
+"""What can go wrong, by type.
+
+Every error derives from :class:`SnowMLError`, hence from ``AirflowException``, so that ``soft_fail`` works
+after a deferral and a retry policy can name it::
+
+    ExceptionRetryPolicy(rules=[RetryRule(exception=InvalidNameError, action=RetryAction.FAIL)])
+
+Each type says, at the end of its message, what a retry will do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from airflow.sdk.exceptions import AirflowException
+
+_FIX_FIRST = "A retry fails the same way until this is corrected; nothing was created in Snowflake."
+
+
+class SnowMLError(AirflowException):
+    """Base of every error that this provider raises.
+
+    :param message: what was wrong, with the value, and what to do about it.
+    """
+
+    on_retry: ClassVar[str] = ""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} {self.on_retry}".rstrip())
+
+
+# -- arguments ------------------------------------------------------------------------------------------
+
+
+class InvalidArgumentError(SnowMLError):
+    """An argument, or a combination of arguments, makes no sense."""
+
+    on_retry = _FIX_FIRST
+
+
+class InvalidNameError(InvalidArgumentError):
+    """A name is no Snowflake identifier, or a stage location is none that can be written safely."""
+
+
+class PersonalDatabaseError(InvalidArgumentError):
+    """The database is a personal one (``USER$...``), in which model objects cannot be made."""
+
+
+class InputColumnsError(InvalidArgumentError):
+    """The input lacks a column that the model's signature wants."""
+
+
+# -- what is not there, or must not be ------------------------------------------------------------------
+
+
+class NotFoundError(SnowMLError):
+    """A Snowflake object does not exist, or the role may not see it."""
+
+    on_retry = "A retry fails the same way until the object exists and the role may use it."
+
+
+class ModelNotFoundError(NotFoundError):
+    """There is no such model in the schema."""
+
+
+class ModelVersionNotFoundError(NotFoundError):
+    """The model has no such version or alias."""
+
+
+class ModelFunctionNotFoundError(NotFoundError):
+    """The model version has no such function, or several and none was named."""
+
+
+class StageNotFoundError(NotFoundError):
+    """There is no such stage."""
+
+
+class StageNotInternalError(InvalidArgumentError):
+    """The stage is an external one; batch jobs write to internal stages only."""
+
+
+class ComputePoolNotFoundError(NotFoundError):
+    """There is no such compute pool."""
+
+
+class JobNotFoundError(NotFoundError):
+    """There is no such job service."""
+
+
+class ModelVersionExistsError(SnowMLError):
+    """The model version exists already, and ``if_exists`` does not allow what would be needed."""
+
+    on_retry = "A retry fails the same way until the version is gone or if_exists is changed."
+
+
+# -- Snowflake's answers --------------------------------------------------------------------------------
+
+
+class StatementError(SnowMLError):
+    """Snowflake refused or failed a statement.
+
+    :param message: Snowflake's message.
+    :param errno: Snowflake's error number.
+    :param sqlstate: its SQL state.
+    :param query_id: the statement's query id.
+    """
+
+    on_retry = "A retry sends the statement again."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errno: int | None = None,
+        sqlstate: str | None = None,
+        query_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.sqlstate = sqlstate
+        self.query_id = query_id
+
+
+class ObjectNotFoundError(StatementError, NotFoundError):
+    """Error 2003 or 2043: the object does not exist, or the role may not see it."""
+
+    on_retry = NotFoundError.on_retry
+
+
+class ObjectExistsError(StatementError):
+    """Error 2002: an object of that name exists already."""
+
+    on_retry = "A retry fails the same way while the object exists."
+
+
+class InsufficientPrivilegesError(StatementError):
+    """Error 3001: the role lacks a privilege."""
+
+    on_retry = "A retry fails the same way until the privilege is granted to the role."
+
+
+class LockWaitersError(StatementError):
+    """Error 625: too many statements wait for the table's lock."""
+
+    on_retry = "The transaction was rolled back; a retry runs it again."
+
+
+# -- batch jobs -----------------------------------------------------------------------------------------
+
+
+class BatchJobError(SnowMLError):
+    """A batch inference job did not end as it should."""
+
+
+class BatchJobFailedError(BatchJobError):
+    """The job, or the statement that starts it, failed. The message ends with the tail of its logs."""
+
+    on_retry = "A retry starts the next attempt under a new job name; this job is kept for inspection."
+
+
+class BatchJobCancelledError(BatchJobError):
+    """The job was cancelled or deleted by somebody."""
+
+    on_retry = "A retry starts the next attempt under a new job name."
+
+
+class BatchJobTimeoutError(BatchJobError):
+    """The job took longer than ``timeout`` and was cancelled."""
+
+    on_retry = "A retry starts the next attempt under a new job name."
+
+
+class BatchJobStartTimeoutError(BatchJobTimeoutError):
+    """The job did not start running within ``start_timeout`` and was cancelled."""
+
+
+class BatchOutputIncompleteError(BatchJobError):
+    """The job is DONE but its output has no ``_SUCCESS``, or not as many rows as its input."""
+
+    on_retry = "Nothing was loaded. A retry starts the next attempt under a new job name."
+
+
+class BatchJobConflictError(BatchJobError):
+    """Another run of the same key has a live job, and ``on_conflict`` is ``"fail"``."""
+
+    on_retry = "A retry looks again, and succeeds once the other run's job has ended."
+
+
+class BatchJobOwnershipError(BatchJobError):
+    """A job bears our name but was not made by this task. Nothing was touched."""
+
+    on_retry = "A retry fails the same way while that job exists."
+
+
+class PollingError(BatchJobError):
+    """The job's state could not be read several times in a row. The job was left alone."""
+
+    on_retry = "A retry attaches to the job."
+
+
+# -- loading --------------------------------------------------------------------------------------------
+
+
+class PredictionColumnsError(SnowMLError):
+    """The predictions' columns do not fit the target table."""
+
+    on_retry = "The table was not changed. A retry fails the same way until the columns fit."
+
+
+class RowCountError(SnowMLError):
+    """Not as many rows as expected. The table was not changed."""
+
+    on_retry = "The table was not changed. A retry counts again."
+
+
+class ForeignRowsError(SnowMLError):
+    """Some rows do not belong to the slice that is replaced. The table was not changed."""
+
+    on_retry = "The table was not changed. A retry fails the same way until the rows fit the slice."

@@ -1,0 +1,69 @@
+"""Snowflake's errors, by number, as ours.
+
+There are two families: Snowpark raises ``SnowparkSQLException``, the connector ``Error`` (also for the results
+of what Snowpark sent asynchronously). They are told apart by their attributes, so that neither library is
+imported to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow_provider_snowml.exceptions import (
+    InsufficientPrivilegesError,
+    LockWaitersError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StatementError,
+)
+
+_BY_NUMBER: dict[int, type[StatementError]] = {
+    2003: ObjectNotFoundError,
+    2043: ObjectNotFoundError,
+    2002: ObjectExistsError,
+    3001: InsufficientPrivilegesError,
+    625: LockWaitersError,
+}
+
+
+def as_statement_error(error: BaseException) -> StatementError | None:
+    """Our error for one of Snowflake's clients' SQL errors; ``None`` if it is none of them.
+
+    :param error: what a client raised.
+    """
+    module = type(error).__module__
+    if module.startswith("snowflake.connector"):
+        number, state, query = (getattr(error, name, None) for name in ("errno", "sqlstate", "sfqid"))
+    elif module.startswith("snowflake.snowpark"):
+        number, state, query = getattr(error, "sql_error_code", None), None, getattr(error, "query_id", None)
+    else:
+        return None
+    try:
+        errno = int(number) if number is not None else None
+    except (TypeError, ValueError):
+        errno = None
+    kind = _BY_NUMBER.get(errno, StatementError) if errno is not None else StatementError
+    message = getattr(error, "raw_msg", None) or getattr(error, "message", None) or str(error)
+    number_text = f" ({errno:06d})" if errno is not None and errno >= 0 else ""
+    return kind(
+        f"Snowflake{number_text}: {message} [query id {query or 'unknown'}].",
+        errno=errno,
+        sqlstate=state,
+        query_id=query,
+    )
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Raise our types instead of the clients'.
+
+    :raises StatementError: or a subclass, chained to the client's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        ours = as_statement_error(error)
+        if ours is None:
+            raise
+        raise ours from error
