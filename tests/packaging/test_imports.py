@@ -19,14 +19,20 @@ SEEN_BY_AIRFLOW = ("exceptions", "core", "hooks", "operators", "sensors", "trigg
 
 def loaded_after(*modules: str) -> set[str]:
     """Names of all modules in a fresh interpreter that imported ``modules``."""
-    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\nprint(*sys.modules)"
+    code = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\nprint(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
 
 def modules_of(*parts: str) -> list[str]:
-    files = (path for part in parts for path in sorted(ROOT.glob(f"{part}.py")) + sorted(ROOT.glob(f"{part}/**/*.py")))
+    files = (
+        path
+        for part in parts
+        for path in sorted(ROOT.glob(f"{part}.py")) + sorted(ROOT.glob(f"{part}/**/*.py"))
+    )
     return [
         ".".join([PACKAGE, *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
         for path in files

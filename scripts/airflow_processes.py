@@ -1,0 +1,202 @@
+"""A real Airflow for the length of a ``with`` block: four processes, SQLite, the local executor.
+
+(``airflow standalone`` starts 32 workers unless told otherwise, and leaves children behind when it is ended.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# A proxy that is set for the internet has no business between processes of one machine.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class AirflowFailed(Exception):
+    """A process has ended, or did not answer in time."""
+
+
+@dataclass
+class Airflow:
+    """A running Airflow.
+
+    :param home: its ``AIRFLOW_HOME``, with the processes' and the tasks' logs.
+    :param environment: what its processes, and any ``airflow`` command about it, run with.
+    :param url: where its API server answers.
+    """
+
+    home: Path
+    environment: dict[str, str]
+    url: str
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _token: str = ""
+
+    def command(self, *arguments: str) -> str:
+        """Run an ``airflow`` command to its end, and return what it prints."""
+        done = subprocess.run(
+            _airflow(*arguments),
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise AirflowFailed(f"airflow {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def get(self, path: str) -> Any:
+        """GET from Airflow's public API."""
+        return self._request(f"/api/v2/{path}")
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """POST to Airflow's public API."""
+        return self._request(f"/api/v2/{path}", body)
+
+    def check_processes(self) -> None:
+        """Raise if one of the processes has ended."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise AirflowFailed(
+                    f"The {name} has ended with code {process.returncode}:\n{tail(self.home / f'{name}.log')}"
+                )
+
+    def wait_for_dags(self, dag_ids: Sequence[str], *, timeout: float) -> None:
+        """Wait until all processes are well and these DAGs are parsed.
+
+        :param timeout: seconds.
+        """
+        deadline = time.monotonic() + timeout
+        missing: set[str] = set(dag_ids)
+        while missing:
+            self.check_processes()
+            if time.monotonic() > deadline:
+                raise AirflowFailed(f"Airflow does not know {', '.join(missing)} after {timeout:.0f} s.")
+            with contextlib.suppress(OSError):
+                missing = set(dag_ids) - {dag["dag_id"] for dag in self.get("dags")["dags"]}
+                for error in self.get("importErrors")["import_errors"]:
+                    raise AirflowFailed(f"{error['filename']} cannot be imported:\n{error['stack_trace']}")
+            time.sleep(1)
+
+    def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        if not self._token:
+            with _DIRECT.open(f"{self.url}/auth/token", timeout=30) as reply:
+                self._token = json.load(reply)["access_token"]
+        request = urllib.request.Request(
+            self.url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+        )
+        try:
+            with _DIRECT.open(request, timeout=30) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            raise AirflowFailed(f"{request.get_method()} {path}: {error} {error.read().decode()}") from error
+
+
+@contextlib.contextmanager
+def airflow(home: Path, dags: Path, *, parallelism: int, environment: dict[str, str]) -> Iterator[Airflow]:
+    """Start Airflow; at the end, whatever happened, end every process that was started.
+
+    :param home: an empty directory for its database and logs.
+    :param dags: the DAG folder.
+    :param parallelism: how many tasks run at once.
+    :param environment: variables for its processes beside the present ones.
+    """
+    port, worker_logs, trigger_logs = _free_ports(3)
+    url = f"http://127.0.0.1:{port}"
+    settings = {
+        "api": {
+            "base_url": url,
+            "host": "127.0.0.1",
+            "port": port,
+            "workers": 1,
+            "secret_key": secrets.token_hex(),
+        },
+        "api_auth": {"jwt_secret": secrets.token_hex()},
+        "core": {
+            "dags_folder": dags,
+            "dags_are_paused_at_creation": False,
+            "execution_api_server_url": f"{url}/execution/",
+            "executor": "LocalExecutor",
+            "load_examples": False,
+            "parallelism": parallelism,
+            "simple_auth_manager_all_admins": True,
+        },
+        "logging": {"worker_log_server_port": worker_logs, "trigger_log_server_port": trigger_logs},
+        "scheduler": {"scheduler_idle_sleep_time": 0.5},
+    }
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    variables |= {
+        f"AIRFLOW__{s.upper()}__{k.upper()}": str(v) for s, of in settings.items() for k, v in of.items()
+    }
+    variables |= {"AIRFLOW_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost", "PYTHONUNBUFFERED": "1"}
+    running = Airflow(home, variables | environment, url)
+    try:
+        running.command("db", "migrate")
+        for component in COMPONENTS:
+            with (home / f"{component}.log").open("wb") as log:
+                running.processes[component] = subprocess.Popen(
+                    _airflow(component),
+                    env=running.environment,
+                    cwd=home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a process group of its own, to be ended as one
+                )
+        yield running
+    finally:
+        end(running.processes.values())
+
+
+def end(processes: Sequence[subprocess.Popen[bytes]] | Any, *, grace: float = 20) -> None:
+    """End processes that lead a process group each, with all their children.
+
+    :param grace: seconds between the request and the end by force.
+    """
+    processes = list(processes)
+    for process in processes:
+        _signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        _signal_group(process, signal.SIGKILL)  # also the children that outlived their leader
+        process.wait()
+
+
+def tail(file: Path, lines: int = 40) -> str:
+    """The last lines of a file."""
+    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else ""
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _airflow(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "airflow", *arguments]
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for it in sockets:
+            it.bind(("127.0.0.1", 0))
+        return [it.getsockname()[1] for it in sockets]

@@ -1,0 +1,265 @@
+"""``make demo``: the main job, end to end, on real data and without an account.
+
+Starts a local Snowflake and a real Airflow; loads the flights, retrains for two successive weeks, backfills seven
+days of scoring; stops everything it started; and says what came out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import snowflake.connector
+from airflow_processes import Airflow, AirflowFailed, airflow
+
+from airflow_provider_snowml.local import LocalSnowflake
+
+DAGS = Path(__file__).resolve().parents[1] / "example_dags"
+DAG_IDS = ("flight_delays_load", "flight_delays_retrain", "flight_delays_score")
+# Intervals that start on Mondays: the flights of these weeks are held out, those before them train.
+RETRAIN = {"from": "2013-01-14", "to": "2013-01-22", "runs": 2}
+SCORE = {"from": "2013-01-28", "to": "2013-02-03T23:00:00", "runs": 7}
+PATIENCE = 600  # seconds for one DAG's runs, on a slow machine
+
+Row = tuple[Any, ...]
+
+
+class DagFailed(Exception):
+    """A DAG run has failed; its tasks' logs are in the message."""
+
+
+class Progress:
+    """One line per step, with the time since the start; and how long each part took."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.parts: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        print(f"{minutes}:{seconds:02d}  {text}", flush=True)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self.say(name)
+        before = time.monotonic()
+        yield
+        self.parts[name] = time.monotonic() - before
+
+
+def follow(running: Airflow, dag_id: str, runs: int, progress: Progress) -> None:
+    """Wait until a DAG has that many finished runs, and say whenever one of their tasks gets on.
+
+    :raises DagFailed: if one of them failed.
+    """
+    told: set[tuple[str, ...]] = set()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        running.check_processes()
+        found = running.get(f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
+        tasks = running.get(f"dags/{dag_id}/dagRuns/~/taskInstances?limit=1000")["task_instances"]
+        labels = {run["dag_run_id"]: label(run) for run in found}
+        for task in sorted(tasks, key=lambda it: it["end_date"] or it["start_date"] or "9"):
+            name = task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else "")
+            event = (task["dag_run_id"], name, task["state"] or "")
+            if task["state"] in {"deferred", "success", "failed", "up_for_retry", "upstream_failed"} - {""}:
+                if event not in told:
+                    took = (
+                        f"  {task['duration']:.1f} s"
+                        if task["state"] == "success" and task["duration"]
+                        else ""
+                    )
+                    progress.say(f"  {dag_id}  {labels[event[0]]:10}  {name}: {task['state']}{took}")
+                told.add(event)
+        failed = [run["dag_run_id"] for run in found if run["state"] == "failed"]
+        if failed:
+            raise DagFailed(f"{dag_id} failed:\n{logs_of_failed(running, dag_id, tasks)}")
+        if sum(run["state"] == "success" for run in found) >= runs:
+            return
+        if time.monotonic() > deadline:
+            states = {labels[run["dag_run_id"]]: run["state"] for run in found}
+            raise DagFailed(f"{dag_id} is not done after {PATIENCE} s: {states}")
+        time.sleep(1)
+
+
+def label(run: dict[str, Any]) -> str:
+    """The day that a run is about."""
+    interval_end = (run.get("data_interval_end") or "")[:10]
+    return run.get("partition_key") or (interval_end if run["run_type"] != "manual" else "")
+
+
+def logs_of_failed(running: Airflow, dag_id: str, tasks: list[dict[str, Any]]) -> str:
+    """What the failed tasks of a DAG logged, each try."""
+    texts = []
+    for task in tasks:
+        if task["state"] != "failed":
+            continue
+        directory = running.home / "logs" / f"dag_id={dag_id}" / f"run_id={task['dag_run_id']}"
+        for file in sorted(
+            directory.glob(f"task_id={task['task_id']}/**/attempt={task['try_number']}*.log*")
+        ):
+            texts.append(f"--- {task['dag_run_id']} {task['task_id']} ({file.name})")
+            texts += [readable(line) for line in file.read_text(errors="replace").splitlines()[-60:]]
+    return "\n".join(texts)
+
+
+def readable(line: str) -> str:
+    """A line of a task's log, which is JSON, as text."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    text = f"{entry.get('timestamp', '')[11:19]} {entry.get('level', '')} {entry.get('event', '')}"
+    for error in entry.get("error_detail") or []:
+        frames = [f"    {it['filename']}:{it['lineno']} {it['name']}" for it in error.get("frames", [])[-6:]]
+        text = "\n".join([text, *frames, f"  {error['exc_type']}: {error['exc_value']}"])
+    return text
+
+
+def champion_version(connection: Any) -> str:
+    """The version that scores."""
+    for version in versions(connection):
+        if "CHAMPION" in version["aliases"]:
+            return str(version["name"])
+    raise DagFailed("Retraining has promoted no model.")
+
+
+def versions(connection: Any) -> list[dict[str, Any]]:
+    """The model's versions with their aliases and metrics, oldest first."""
+    cursor = connection.cursor(snowflake.connector.DictCursor)
+    rows = cursor.execute("SHOW VERSIONS IN MODEL FLIGHT_DELAYS").fetchall()
+    return [
+        {
+            "name": row["name"],
+            "aliases": json.loads(row["aliases"]),
+            "metrics": json.loads(row["metadata"]).get("metrics", {}),
+        }
+        for row in sorted(rows, key=lambda row: row["created_on"])
+    ]
+
+
+# The tenth of a day's flights with the highest probability: how many of them were late?
+DAYS = """
+SELECT
+    FLIGHT_DATE,
+    COUNT(*) AS FLIGHTS,
+    COUNT(P_LATE) AS PREDICTIONS,
+    COUNT_IF(LATE IS NULL) AS NEVER_ARRIVED,
+    AVG(IFF(LATE, 1, 0)) AS LATE,
+    AVG(P_LATE) AS PREDICTED,
+    SUM(IFF(LATE AND TENTH = 1, 1, 0)) / COUNT_IF(LATE IS NOT NULL AND TENTH = 1) AS LATE_OF_TENTH,
+    MIN(MODEL_VERSION) AS VERSION
+FROM (
+    SELECT O.FLIGHT_DATE, O.LATE, P.P_LATE, P.VERSION AS MODEL_VERSION,
+        NTILE(10) OVER (PARTITION BY O.FLIGHT_DATE ORDER BY P.P_LATE DESC) AS TENTH
+    FROM FLIGHT_OUTCOMES O
+    LEFT JOIN FLIGHT_DELAY_PREDICTIONS P ON P.FLIGHT_DATE = O.FLIGHT_DATE AND P.FLIGHT_ID = O.FLIGHT_ID
+    WHERE O.FLIGHT_DATE >= '2013-01-28' AND O.FLIGHT_DATE <= '2013-02-03'
+) AS SCORED
+GROUP BY FLIGHT_DATE
+ORDER BY FLIGHT_DATE
+"""
+
+
+def summary(connection: Any, progress: Progress) -> list[str]:
+    """What came out, for a person."""
+    lines = ["", "Model FLIGHT_DELAYS: will a flight arrive more than 15 minutes late?"]
+    lines.append(f"  {'version':12}{'trained on':>12}{'AUC held out':>14}{'Brier':>8}")
+    for version in versions(connection):
+        metrics = version["metrics"]
+        lines.append(
+            f"  {version['name']:12}{metrics['training_flights']:>12,}{metrics['held_out_auc']:>14.3f}"
+            f"{metrics['held_out_brier']:>8.3f}" + ("   champion" if "CHAMPION" in version["aliases"] else "")
+        )
+    lines += ["", "Predictions, made an hour before each flight was to leave"]
+    lines.append(
+        f"  {'day':12}{'flights':>8}{'predictions':>13}{'never arrived':>15}{'late':>7}{'predicted':>11}"
+        f"{'late of the riskiest tenth':>28}"
+    )
+    days = connection.cursor().execute(DAYS).fetchall()
+    for day, flights, predictions, never_arrived, late, predicted, late_of_tenth, _ in days:
+        lines.append(
+            f"  {day!s:12}{flights:>8,}{predictions:>13,}{never_arrived:>15,}{late:>7.0%}{predicted:>11.0%}"
+            f"{late_of_tenth:>28.0%}"
+        )
+    incomplete = [str(day) for day, flights, predictions, *_ in days if flights != predictions]
+    if incomplete or len(days) != SCORE["runs"]:
+        raise DagFailed("\n".join([*lines, f"Not one prediction per flight on: {incomplete or 'all days'}"]))
+    lines += ["", "Wall time"]
+    lines += [f"  {name:64}{seconds:>6.0f} s" for name, seconds in progress.parts.items()]
+    lines.append(f"  {'all':64}{time.monotonic() - progress.started:>6.0f} s")
+    return lines
+
+
+def run(directory: Path, progress: Progress) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        with progress.part("Starting a local Snowflake"):
+            local = stack.enter_context(LocalSnowflake(data_dir=directory / "snowflake"))
+        connection = stack.enter_context(
+            contextlib.closing(snowflake.connector.connect(**local.connection_parameters))
+        )
+        with contextlib.ExitStack() as airflow_stack:
+            with progress.part("Starting Airflow: API server, scheduler, DAG processor, triggerer"):
+                (directory / "airflow").mkdir()
+                running = airflow_stack.enter_context(
+                    airflow(
+                        directory / "airflow",
+                        DAGS,
+                        parallelism=4,
+                        environment={"AIRFLOW_CONN_SNOWFLAKE_DEFAULT": local.airflow_connection_uri},
+                    )
+                )
+                running.wait_for_dags(DAG_IDS, timeout=180)
+
+            with progress.part("Loading 336,776 flights, the weather and the planes"):
+                running.post("dags/flight_delays_load/dagRuns", {"logical_date": None})
+                follow(running, "flight_delays_load", 1, progress)
+
+            with progress.part("Retraining for two successive weeks"):
+                backfill(running, "flight_delays_retrain", RETRAIN, max_active_runs=1)
+                follow(running, "flight_delays_retrain", int(RETRAIN["runs"]), progress)
+
+            version = champion_version(connection)
+            with progress.part(f"Scoring seven days with {version}, through the triggerer"):
+                conf = json.dumps({"version": version})
+                backfill(running, "flight_delays_score", SCORE, "--dag-run-conf", conf, max_active_runs=4)
+                follow(running, "flight_delays_score", int(SCORE["runs"]), progress)
+            progress.say("Stopping Airflow")
+        lines = summary(connection, progress)
+        progress.say("Stopping the local Snowflake")
+    return lines
+
+
+def backfill(
+    running: Airflow, dag_id: str, period: dict[str, Any], *options: str, max_active_runs: int
+) -> None:
+    arguments = ["--dag-id", dag_id, "--from-date", period["from"], "--to-date", period["to"], *options]
+    running.command("backfill", "create", *arguments, "--max-active-runs", str(max_active_runs))
+
+
+def main() -> int:
+    # A terminated demo stops what it started, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    progress = Progress()
+    directory = Path(tempfile.mkdtemp(prefix="snowml-demo-"))
+    try:
+        lines = run(directory, progress)
+    except (DagFailed, AirflowFailed) as failure:
+        progress.say(f"FAILED. {failure}")
+        print(f"All logs are in {directory}", file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
