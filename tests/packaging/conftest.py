@@ -21,8 +21,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        + ["--wheel-dir", str(directory), str(REPOSITORY)],
+        [
+            *[sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"],
+            *["--wheel-dir", str(directory), str(REPOSITORY)],
+        ],
         check=True,
         stdin=subprocess.DEVNULL,
     )
@@ -41,8 +43,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = environment / "bin" / "python"
     subprocess.run(
-        [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-deps", "--no-index"]
-        + [str(wheel)],
+        [
+            *[sys.executable, "-m", "pip", f"--python={python}", "install"],
+            *["--quiet", "--no-deps", "--no-index", str(wheel)],
+        ],
         check=True,
         stdin=subprocess.DEVNULL,
     )
