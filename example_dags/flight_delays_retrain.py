@@ -195,8 +195,8 @@ def flight_delays_retrain():
     def promote(version: str) -> str:
         """Make the version the champion.
 
-        The default first, in one statement: it is what scoring reads. The alias comes second: it must be taken
-        from one version before another can have it. Whatever dies in between, running it again ends well.
+        The default first, in one statement: it is what scoring reads. The alias comes second: it has to be
+        taken from one version before another can have it. Whatever dies in between, a second run ends well.
         """
         hook = SnowMLHook()
         former = find_champion(hook)

@@ -1,0 +1,84 @@
+"""The example DAGs as they are parsed: cheaply, without errors, and of the shape that they describe."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pendulum
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+NAMES = ["flight_delays_load", "flight_delays_retrain", "flight_delays_score"]
+
+
+def test_each_example_is_a_dag(dags):
+    assert sorted(dags) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parsing_loads_no_client_and_no_data_library(name):
+    code = f"import runpy, sys; runpy.run_path({str(EXAMPLES / f'{name}.py')!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    heavy = {"snowflake.ml", "snowflake.snowpark", "snowflake.connector", "pandas", "numpy", "sklearn"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_nothing_runs_for_today(dags):
+    flown = pendulum.datetime(2014, 2, 1)
+    for name in ("flight_delays_retrain", "flight_delays_score"):
+        assert dags[name].end_date < flown
+        assert not dags[name].catchup
+    assert dags["flight_delays_load"].schedule is None
+
+
+def test_retraining_branches_into_four_outcomes_and_drops_what_succeeded(dags):
+    dag = dags["flight_delays_retrain"]
+    outcomes = {"promote_first_champion", "promote_challenger", "keep_champion", "reject_challenger"}
+    assert dag.get_task("decide").downstream_task_ids == outcomes
+    drop = dag.get_task("drop_run_schema")
+    assert drop.upstream_task_ids == outcomes
+    assert drop.trigger_rule == "none_failed_min_one_success"
+    assert dag.get_task("train").upstream_task_ids == {"split_flights"}
+    assert dag.max_active_runs == 1
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "outcome"),
+    [
+        (0.50, None, "reject_challenger"),
+        (0.50, 0.40, "reject_challenger"),
+        (0.60, None, "promote_first_champion"),
+        (0.60, 0.59, "promote_challenger"),
+        (0.60, 0.599, "keep_champion"),
+        (0.60, 0.70, "keep_champion"),
+    ],
+)
+def test_promotion_needs_a_floor_and_a_margin(dags, challenger, champion, outcome):
+    results = {"challenger": {"version": "V2", "auc": challenger}}
+    if champion is not None:
+        results["champion"] = {"version": "V1", "auc": champion}
+    assert dags["flight_delays_retrain"].get_task("decide").python_callable(results) == outcome
+
+
+def test_a_promoted_week_that_runs_again_keeps_its_champion(dags):
+    itself = {"version": "V1", "auc": 0.7}
+    decide = dags["flight_delays_retrain"].get_task("decide").python_callable
+    assert decide({"challenger": itself, "champion": itself}) == "keep_champion"
+
+
+def test_scoring_is_a_chain_over_one_day(dags):
+    dag = dags["flight_delays_score"]
+    assert [task.task_id for task in dag.topological_sort()] == ["prepare", "score", "scored", "load"]
+    assert dag.get_task("score").deferrable
+    assert dag.get_task("score").max_active_tis_per_dag == 2
+    assert dag.get_task("scored").deferrable
+    assert dag.get_task("load").replace_column == "FLIGHT_DATE"
+
+
+@pytest.mark.parametrize("day", ["None", "yesterday", "2013-02-30"])
+def test_scoring_refuses_what_is_no_day(dags, day):
+    with pytest.raises(ValueError, match="is no day"):
+        dags["flight_delays_score"].get_task("prepare").python_callable(day)

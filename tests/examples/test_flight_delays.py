@@ -1,0 +1,63 @@
+"""The three examples, run whole with ``dag.test()`` on the real flights and the local Snowflake."""
+
+from __future__ import annotations
+
+import json
+
+import pendulum
+import pytest
+
+pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_conn")
+
+
+def run(dag, day: str | None = None, conf: dict | None = None):
+    """Run a DAG in this process, and return its run."""
+    logical_date = pendulum.datetime(*map(int, day.split("-")), 18) if day else None
+    dag_run = dag.test(logical_date=logical_date, run_conf=conf)
+    assert dag_run.state == "success", [(ti.task_id, ti.state) for ti in dag_run.get_task_instances()]
+    return dag_run
+
+
+def one(cursor, query: str) -> tuple:
+    return cursor.execute(query).fetchone()
+
+
+def states(dag_run) -> dict[str, str]:
+    return {ti.task_id: ti.state for ti in dag_run.get_task_instances()}
+
+
+def versions(cursor) -> dict[str, list[str]]:
+    cursor.execute("SHOW VERSIONS IN MODEL FLIGHT_DELAYS")
+    names = [column.name for column in cursor.description]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return {row["name"]: json.loads(row["aliases"]) for row in rows}
+
+
+def test_load_retrain_twice_and_score_a_day_twice(dags, connection):
+    cursor = connection.cursor()
+
+    run(dags["flight_delays_load"])
+    assert one(cursor, "SELECT COUNT(*) FROM FLIGHTS") == (336_776,)
+    keys = "COUNT(DISTINCT FLIGHT_DATE::VARCHAR || FLIGHT_ID)"
+    assert one(cursor, f"SELECT COUNT(*), {keys} FROM FLIGHT_FEATURES") == (336_776, 336_776)
+
+    first = states(run(dags["flight_delays_retrain"], "2013-01-21"))
+    assert first["promote_first_champion"] == "success"
+    assert first["promote_challenger"] == "skipped"
+    assert {"CHAMPION", "DEFAULT"} <= set(versions(cursor)["V20130121"])
+
+    second = states(run(dags["flight_delays_retrain"], "2013-01-28"))
+    assert second["promote_challenger"] == "success"
+    assert {"CHAMPION", "DEFAULT"} <= set(versions(cursor)["V20130128"])
+    assert "CHAMPION" not in versions(cursor)["V20130121"]
+    assert not cursor.execute("SHOW SCHEMAS LIKE 'RUN_FLIGHT_DELAYS_%'").fetchall()
+
+    for version in ("V20130121", "default"):
+        run(dags["flight_delays_score"], conf={"day": "2013-01-30", "version": version})
+    (flights,) = one(cursor, "SELECT COUNT(*) FROM FLIGHTS WHERE MONTH = 1 AND DAY = 30")
+    found = one(
+        cursor,
+        "SELECT COUNT(*), COUNT(DISTINCT FLIGHT_ID), MIN(VERSION), MAX(VERSION), "
+        "COUNT_IF(P_LATE BETWEEN 0 AND 1) FROM FLIGHT_DELAY_PREDICTIONS",
+    )
+    assert found == (flights, flights, "V20130128", "V20130128", flights)
