@@ -1,0 +1,152 @@
+"""The processes in which jobs run.
+
+A container has a directory of its own with its specification, its log and its state. It holds a
+lock on a file there for as long as it lives, whatever kills it; so a server that was restarted
+sees which ones outlived it, and a process id that was given away again deceives nobody.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+PENDING, RUNNING, DONE, FAILED, CANCELLED = "PENDING", "RUNNING", "DONE", "FAILED", "CANCELLED"
+ENDED = (DONE, FAILED, CANCELLED)
+
+
+def write_state(directory: Path, status: str, message: str, **more: Any) -> None:
+    """Replace the container's state; readers see the old or the new one, nothing between."""
+    state = {"status": status, "message": message, "time": time.time(), **more}
+    temporary = directory / f"state.{os.getpid()}.{threading.get_ident()}"
+    temporary.write_text(json.dumps(state))
+    temporary.replace(directory / "state.json")
+
+
+class Containers:
+    """:param root: every container has a directory here, named by its id."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._root = root
+        self._lock = threading.RLock()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def directory(self, id_: str) -> Path:
+        return self._root / id_
+
+    def create(self, id_: str, spec: dict[str, Any]) -> Path:
+        """Make the directory of a container that is still to be started."""
+        directory = self.directory(id_)
+        directory.mkdir(exist_ok=True)
+        (directory / "spec.json").write_text(json.dumps(spec))
+        (directory / "log.txt").touch()
+        write_state(directory, PENDING, "Waiting to be scheduled")
+        return directory
+
+    def start(self, id_: str, module: str) -> None:
+        """Run ``python -m module <directory>`` as the container."""
+        directory = self.directory(id_)
+        with self._lock, (directory / "log.txt").open("ab") as log:
+            alive = os.open(directory / "alive", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX)
+                # The child inherits the lock with the file: no moment at which nobody holds it.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", module, str(directory)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(alive,),
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                )
+            finally:
+                os.close(alive)
+            (directory / "pid").write_text(str(process.pid))
+            self._processes[id_] = process
+
+    def alive(self, id_: str) -> bool:
+        process = self._processes.get(id_)
+        if process is not None:
+            process.poll()  # reap it
+        try:
+            file = os.open(self.directory(id_) / "alive", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
+    def state(self, id_: str) -> dict[str, Any]:
+        """The state that the container wrote last, or what became of it."""
+        directory = self.directory(id_)
+        alive = self.alive(id_)  # before reading: a state written in between is not overlooked
+        state = self._read(directory)
+        if state["status"] in ENDED or alive or not (directory / "alive").exists():
+            return state
+        with self._lock:
+            write_state(directory, FAILED, self._how_it_died(id_))
+        return self._read(directory)
+
+    @staticmethod
+    def _read(directory: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads((directory / "state.json").read_text())
+        except FileNotFoundError:
+            return {"status": FAILED, "message": "the container's directory is gone", "time": 0.0}
+        return state
+
+    def _how_it_died(self, id_: str) -> str:
+        process = self._processes.get(id_)
+        code = process.poll() if process is not None else None
+        if code is None:
+            return "The container ended without a result"
+        if code < 0:
+            return f"The container was killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"The container exited with code {code}"
+
+    def end(self, id_: str, status: str, message: str) -> dict[str, Any]:
+        """Kill a container and write why, unless it had ended by itself."""
+        with self._lock:
+            if self.state(id_)["status"] in ENDED:
+                return self.state(id_)
+            self._kill(id_)
+            state = self._read(self.directory(id_))
+            if state["status"] not in ENDED:
+                write_state(self.directory(id_), status, message)
+            return self._read(self.directory(id_))
+
+    def _kill(self, id_: str) -> None:
+        while self.alive(id_):
+            try:
+                os.killpg(int((self.directory(id_) / "pid").read_text()), signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+            process = self._processes.get(id_)
+            if process is not None:
+                process.wait()
+            else:
+                time.sleep(0.02)
+
+    def log(self, id_: str) -> str:
+        try:
+            return (self.directory(id_) / "log.txt").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def close(self) -> None:
+        """End what this server started: a stopped server leaves no processes behind."""
+        for id_ in list(self._processes):
+            self.end(id_, FAILED, "The local Snowflake was stopped")

@@ -1,0 +1,231 @@
+"""Model methods in SQL: ``MODEL(m, v)!PREDICT(...)`` becomes a function of the SQL engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from . import models
+from .errors import SnowflakeError, compilation_error, unsupported
+from .grammar import Name, Reader, fold
+from .models import Method, Model, Version
+
+if TYPE_CHECKING:
+    from .session import Session
+
+_PACKED = ("OBJECT", "ARRAY", "VARIANT", "VECTOR")
+_DUCKDB_TYPES = {
+    "BOOLEAN": "BOOLEAN",
+    "STRING": "VARCHAR",
+    "VARCHAR": "VARCHAR",
+    "TEXT": "VARCHAR",
+    "BINARY": "BLOB",
+    "DOUBLE": "DOUBLE",
+    "FLOAT": "DOUBLE",
+    "REAL": "DOUBLE",
+    "NUMBER": "DECIMAL(38,0)",
+    "DATE": "DATE",
+    "TIME": "TIME",
+    "TIMESTAMP_NTZ": "TIMESTAMP",
+    "TIMESTAMP": "TIMESTAMP",
+    "TIMESTAMP_LTZ": "TIMESTAMP WITH TIME ZONE",
+    "TIMESTAMP_TZ": "TIMESTAMP WITH TIME ZONE",
+    **dict.fromkeys(("INT", "INTEGER", "BIGINT", "SMALLINT", "TINYINT", "BYTEINT"), "BIGINT"),
+    **dict.fromkeys(_PACKED, "JSON"),
+}
+
+
+def rewrite(session: Session, sql: str) -> str:
+    """Replace every call of a model's method by a call of a function that runs it.
+
+    Knows ``MODEL(name [, version])!method(...)`` and ``WITH mv AS MODEL name [VERSION v] ...
+    mv!method(...)``. A version may be an alias; without one it is the default version.
+    """
+    sql, declared = _declarations(session, sql)
+    out, done = "", 0
+    reader = Reader(sql)
+    while not reader.at_end():
+        start = reader.peek().start
+        target = _target(session, reader, declared)
+        if target is None:
+            reader.next()
+            continue
+        model, version = target
+        method = _method(model, version, reader.identifier())
+        if method.type == "TABLE_FUNCTION":
+            raise unsupported(f"table function {method.name} of model {model.name} in SQL")
+        arguments = rewrite(session, reader.parenthesised())
+        out += sql[done:start] + _call(session, model, version, method, arguments)
+        done = reader.tokens[reader.position - 1].end
+    return out + sql[done:]
+
+
+def _declarations(session: Session, sql: str) -> tuple[str, dict[str, tuple[Model, Version]]]:
+    """Take every ``mv AS MODEL name [VERSION v]`` out of the WITH clauses."""
+    declared: dict[str, tuple[Model, Version]] = {}
+    if not re.search(r"\bAS\s+MODEL\b", sql, re.IGNORECASE):
+        return sql, declared
+    out, done = "", 0
+    reader = Reader(sql)
+    while not reader.at_end():
+        start = reader.peek().start
+        if not reader.accept("WITH"):
+            reader.next()
+            continue
+        first = reader.position
+        kept = _common_table_expressions(session, reader, declared)
+        if kept is None:
+            reader.position = first
+            continue
+        out += sql[done:start] + ("WITH " + ", ".join(kept) + " " if kept else "")
+        done = reader.peek().start
+    return out + sql[done:], declared
+
+
+def _common_table_expressions(
+    session: Session, reader: Reader, declared: dict[str, tuple[Model, Version]]
+) -> list[str] | None:
+    """The expressions of a WITH clause that are no models; None if it is no such clause."""
+    kept = []
+    while reader.peek().kind in ("word", "quoted"):
+        token = reader.next()
+        if reader.is_word("AS", "MODEL") and reader.peek(2).kind in ("word", "quoted"):
+            reader.position += 2
+            name = reader.name()
+            version = reader.identifier() if reader.accept("VERSION") else None
+            declared[fold(token.text)] = _find(session, name, version)
+        else:
+            if reader.peek().text == "(":
+                reader.parenthesised()
+            if not reader.accept("AS") or reader.peek().text != "(":
+                return None
+            reader.parenthesised()
+            kept.append(reader.sql[token.start : reader.tokens[reader.position - 1].end])
+        if not reader.accept_symbol(","):
+            return kept
+    return None
+
+
+def _target(
+    session: Session, reader: Reader, declared: dict[str, tuple[Model, Version]]
+) -> tuple[Model, Version] | None:
+    """What stands before a ``!``; leaves the reader behind the ``!``, or where it was."""
+    token = reader.peek()
+    if token.kind in ("word", "quoted") and reader.peek(1).text == "!":
+        found = declared.get(fold(token.text))
+        if found is not None:
+            reader.position += 2
+        return found
+    if not (reader.is_word("MODEL") and reader.peek(1).text == "("):
+        return None
+    start = reader.position
+    reader.next()
+    inner = Reader(reader.parenthesised())
+    if not reader.accept_symbol("!"):
+        reader.position = start
+        return None
+    name = inner.name()
+    version = None
+    if inner.accept_symbol(","):
+        version = inner.string().upper() if inner.is_string() else inner.identifier()
+    inner.done()
+    return _find(session, name, version)
+
+
+def _find(session: Session, name: Name, version: str | None) -> tuple[Model, Version]:
+    model = models.get(session, session.resolve(name))
+    found = model.version(version)
+    if "WAREHOUSE" not in found.runnable_in:
+        raise compilation_error(
+            f"Model {model.name} version {found.name} cannot run in a warehouse; its target"
+            f" platforms are {', '.join(found.runnable_in)}."
+        )
+    return model, found
+
+
+def _method(model: Model, version: Version, name: str) -> Method:
+    for method in version.methods:
+        if method.name == name:
+            return method
+    raise SnowflakeError(
+        2143,
+        "42601",
+        f"SQL compilation error:\nUnknown function {name} in model {model.name} version"
+        f" {version.name}; it has {', '.join(m.name for m in version.methods)}.",
+    )
+
+
+def _call(
+    session: Session, model: Model, version: Version, method: Method, arguments: str
+) -> str:
+    values = split_arguments(arguments)
+    if len(values) != len(method.inputs):
+        expected = ", ".join(f"{n} {t}" for n, t in method.inputs)
+        raise SnowflakeError(
+            1044,
+            "42P13",
+            f"SQL compilation error:\nInvalid argument types for function '{method.name}': got"
+            f" {len(values)} arguments, expected {len(method.inputs)} ({expected}).",
+        )
+    function = f"SNOWML_MODEL_{version.id}_{method.target_method}".upper()
+    values = [
+        value if _base(type_) in _PACKED else f"CAST({value} AS {type_})"
+        for value, (_, type_) in zip(values, method.inputs, strict=True)
+    ]
+    _register(session, function, model, version, method)
+    return f"{function}({', '.join(values)})"
+
+
+def split_arguments(text: str) -> list[str]:
+    """The arguments of a call, as written."""
+    reader = Reader(text)
+    parts, depth, start = [], 0, 0
+    for token in reader.tokens:
+        if token.kind != "symbol":
+            continue
+        if token.text in "([{":
+            depth += 1
+        elif token.text in ")]}":
+            depth -= 1
+        elif token.text == "," and depth == 0:
+            parts.append(text[start : token.start].strip())
+            start = token.end
+    last = text[start:].strip()
+    return [*parts, last] if last or parts else []
+
+
+def _base(sql_type: str) -> str:
+    return sql_type.upper().partition("(")[0].strip()
+
+
+def _duckdb_type(sql_type: str) -> str:
+    found = _DUCKDB_TYPES.get(_base(sql_type))
+    if found is None:
+        raise unsupported(f"type {sql_type} of a model's argument")
+    return found
+
+
+def _register(
+    session: Session, function: str, model: Model, version: Version, method: Method
+) -> None:
+    account = session.account
+    if function in account.model_functions:
+        return
+    is_json = [_duckdb_type(t) == "JSON" for _, t in method.inputs]
+    package = models.directory(session, model, version)
+
+    def run(*arrays: pa.ChunkedArray) -> pa.Array:
+        columns = [_from_json(a) if j else a for a, j in zip(arrays, is_json, strict=True)]
+        table = pa.table(columns, names=[f"c{i}" for i in range(len(columns))])
+        return account.model_hosts.call(version.id, package, method, table)
+
+    parameters = [_duckdb_type(t) for _, t in method.inputs]
+    account.engine.register_function(function, run, parameters, _duckdb_type(method.return_type))
+    account.model_functions.add(function)
+
+
+def _from_json(array: pa.ChunkedArray) -> pa.Array:
+    return pa.array([None if v is None else json.loads(v) for v in array.to_pylist()])
