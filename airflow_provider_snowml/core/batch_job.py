@@ -13,8 +13,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timezone
-from enum import Enum
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Literal
 
 from airflow_provider_snowml.exceptions import InvalidArgumentError
@@ -78,7 +78,7 @@ def run_key(*, partition_key: str | None, data_interval_start: datetime | None, 
     if partition_key:
         return partition_key
     if data_interval_start is not None:
-        return data_interval_start.astimezone(timezone.utc).isoformat()
+        return data_interval_start.astimezone(UTC).isoformat()
     return run_id
 
 
@@ -189,7 +189,7 @@ class Attempt:
         return self.status == DONE or (self.status is None and self.has_success)
 
 
-class Action(str, Enum):
+class Action(StrEnum):
     """What to do after looking."""
 
     SUBMIT = "submit"  # a new input, then a job, under decision.attempt
@@ -249,7 +249,7 @@ def decide(
         return _same_try(latest)
     if manifest.run_id == run.run_id:
         if manifest.clear_number > run.clear_number:
-            return Decision(Action.CONFLICT, n, "the run has been cleared since, and a newer try owns the job")
+            return Decision(Action.CONFLICT, n, "the run was cleared since, and a newer try owns the job")
         why = "the run was cleared" if manifest.run != run else "the task's arguments have changed"
         return _next(latest, why)
     if latest.is_live and on_conflict == "fail":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from airflow_provider_snowml.core.batch_job import CANCELLATIONS, DONE, FAILURES, KNOWN, NOT_STARTED
 
 
-class Statement(str, Enum):
+class Statement(StrEnum):
     """How the statement that starts the job is doing. It returns when the job service exists, which the
     build of the model's image can delay by minutes."""
 
@@ -18,7 +18,7 @@ class Statement(str, Enum):
     UNKNOWN = "unknown"  # its query id was lost, or nobody here submitted it
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What an observation means."""
 
     WAIT = "wait"
@@ -96,7 +96,7 @@ class Poller:
         """Judge a look that failed."""
         self._errors += 1
         if self._errors >= self.limits.max_errors:
-            return Verdict(Outcome.POLL_ERRORS, f"{self._errors} polls in a row failed, the last with: {error}")
+            return Verdict(Outcome.POLL_ERRORS, f"{self._errors} polls in a row failed: {error}")
         return self._unless_late(Verdict(Outcome.WAIT, f"poll failed ({error})"), now)
 
     def observed(self, seen: Observation, now: float) -> Verdict:
@@ -149,9 +149,9 @@ class Poller:
         limits = self.limits
         if limits.deadline is not None and now >= limits.deadline:
             return Verdict(Outcome.TIMEOUT, f"it took longer than allowed; {verdict.detail}", verdict.status)
-        if not self._started and not self.path_only and limits.start_deadline is not None:
-            if now >= limits.start_deadline and verdict.status != DONE:
-                return Verdict(
-                    Outcome.START_TIMEOUT, f"it did not start in time; {verdict.detail}", verdict.status
-                )
+        may_be_late = not self._started and not self.path_only and verdict.status != DONE
+        if may_be_late and limits.start_deadline is not None and now >= limits.start_deadline:
+            return Verdict(
+                Outcome.START_TIMEOUT, f"it did not start in time; {verdict.detail}", verdict.status
+            )
         return verdict

@@ -48,7 +48,9 @@ class Identifier:
         quoted = text.startswith('"')
         name = text[1:-1].replace('""', '"') if quoted else text.upper()
         if len(name) > MAX_LENGTH:
-            raise InvalidNameError(f"The {what} {text[:40]!r}... has {len(name)} characters; {MAX_LENGTH} fit.")
+            raise InvalidNameError(
+                f"The {what} {text[:40]!r}... has {len(name)} characters; {MAX_LENGTH} fit."
+            )
         return cls(name, quoted)
 
     @classmethod
@@ -120,7 +122,9 @@ class QualifiedName:
                 f"{text!r} is no valid {what}: write [[database.]schema.]name, each part letters, digits, _ "
                 "and $ or in double quotes."
             )
-        database, schema, name = (Identifier.parse(part, what=what) if part else None for part in match.groups())
+        database, schema, name = (
+            Identifier.parse(part, what=what) if part else None for part in match.groups()
+        )
         if default is not None:
             database = database or default.database
             schema = schema or default.schema
@@ -158,7 +162,9 @@ class StageLocation:
     path: str = ""
 
     @classmethod
-    def parse(cls, text: str, default: SchemaName | None = None, *, what: str = "stage location") -> StageLocation:
+    def parse(
+        cls, text: str, default: SchemaName | None = None, *, what: str = "stage location"
+    ) -> StageLocation:
         """Parse ``@[[database.]schema.]stage[/path]`` as a directory.
 
         :param text: the location as a user writes it.
@@ -173,9 +179,8 @@ class StageLocation:
                 f"{text!r} is no valid {what}: write @[[database.]schema.]stage[/directory] of a named stage."
             )
         stage, path = match.group(1), match.group(2) or ""
-        return cls(QualifiedName.parse(stage, default, what="stage")) / path if path.strip("/") else cls(
-            QualifiedName.parse(stage, default, what="stage")
-        )
+        root = cls(QualifiedName.parse(stage, default, what="stage"))
+        return root / path if path.strip("/") else root
 
     def __truediv__(self, directory: str) -> StageLocation:
         """A directory below this one."""
@@ -183,8 +188,8 @@ class StageLocation:
         for segment in segments:
             if not _PATH_SEGMENT.fullmatch(segment) or set(segment) == {"."}:
                 raise InvalidNameError(
-                    f"{directory!r} cannot be part of a stage location ({segment!r}): use letters, digits and "
-                    "_ . = + @ % - between slashes, and no . or .. directory."
+                    f"{directory!r} cannot be part of a stage location ({segment!r}): use letters, digits "
+                    "and _ . = + @ % - between slashes, and no . or .. directory."
                 )
         return StageLocation(self.stage, self.path + "/".join(segments) + "/")
 
@@ -241,5 +246,5 @@ def refuse_dollar_quotes(text: str, *, what: str) -> str:
     :raises InvalidNameError: if it holds ``$$``.
     """
     if "$$" in text:
-        raise InvalidNameError(f"The {what} holds $$, which would end the quoting that snowflake-ml puts it in.")
+        raise InvalidNameError(f"The {what} holds $$, which would end snowflake-ml's quoting of it.")
     return text

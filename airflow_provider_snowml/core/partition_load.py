@@ -85,8 +85,8 @@ class PartitionLoad:
         extra = [column for column in offered if column not in target_columns]
         if missing or extra:
             raise PredictionColumnsError(
-                f"The rows do not fit {self.target}: it has no column {', '.join(extra) or '(none)'}, and the "
-                f"rows have no {', '.join(missing) or '(none)'}. Change the table or what is selected."
+                f"The rows do not fit {self.target}: it has no column {', '.join(extra) or '(none)'}, and "
+                f"the rows have no {', '.join(missing) or '(none)'}. Change the table or what is selected."
             )
 
     def delete(self) -> Statement:

@@ -1,8 +1,7 @@
 """Snowflake's errors, by number, as ours.
 
-There are two families: Snowpark raises ``SnowparkSQLException``, the connector ``Error`` (also for the results
-of what Snowpark sent asynchronously). They are told apart by their attributes, so that neither library is
-imported to look.
+There are two families: Snowpark raises ``SnowparkSQLException``, the connector ``Error`` (also for what
+Snowpark sent asynchronously). They are told apart by name, so that neither library is imported to look.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class SnowMLHook(SnowflakeHook):
     """Snowflake ML over an ordinary ``snowflake`` connection, with every way to authenticate that it has.
 
     One verb, one method. Each opens a connection of its own, unless it is called inside
-    ``with hook.connection():``, which they then share.
+    ``with hook.open_connection():``, which they then share.
 
     :param snowflake_conn_id: the Airflow connection.
     :param warehouse: overrides the connection's, like ``database``, ``schema`` and ``role``.
@@ -73,7 +73,7 @@ class SnowMLHook(SnowflakeHook):
     # -- connections ------------------------------------------------------------------------------------
 
     @contextmanager
-    def connection(self) -> Iterator[SnowflakeConnection]:
+    def open_connection(self) -> Iterator[SnowflakeConnection]:
         """A connector connection that is always closed; nested uses share it.
 
         Statements submitted on it with :meth:`submit` go on running after it is closed.
@@ -93,13 +93,31 @@ class SnowMLHook(SnowflakeHook):
             connection.close()
 
     @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One transaction on the open connection: committed, or rolled back if anything is raised."""
+        with self.open_connection():
+            self.rows("BEGIN")
+            try:
+                yield
+                self.rows("COMMIT")
+            except BaseException:
+                self.rows("ROLLBACK")
+                raise
+
+    @contextmanager
     def session(self) -> Iterator[Session]:
-        """A Snowpark session that is always closed. Closing it cancels what still runs in it."""
+        """A Snowpark session that is always closed. Closing it cancels what still runs in it.
+
+        The hook's own verbs, used inside, go through the session's connection: temporary tables are shared.
+        """
         session = self.get_snowpark_session()
+        outer = self._connection
         try:
+            self._connection = session.connection
             with mapped_errors():
                 yield session
         finally:
+            self._connection = outer
             session.close()
 
     def get_snowpark_session(self) -> Session:
@@ -154,7 +172,7 @@ class SnowMLHook(SnowflakeHook):
             options["_statement_params"] = dict(statement_params)
         if file_stream is not None:
             options["file_stream"] = file_stream
-        with self.connection() as connection, mapped_errors():
+        with self.open_connection() as connection, mapped_errors():
             cursor = connection.cursor()
             try:
                 cursor.execute(sql, dict(parameters) if parameters else None, **options)
@@ -169,7 +187,7 @@ class SnowMLHook(SnowflakeHook):
 
     def columns(self, query: str) -> list[str]:
         """The columns that a query would give; it is not run."""
-        with self.connection() as connection, mapped_errors():
+        with self.open_connection() as connection, mapped_errors():
             cursor = connection.cursor()
             try:
                 return [column.name for column in cursor.describe(query) or ()]
@@ -181,7 +199,7 @@ class SnowMLHook(SnowflakeHook):
 
         :raises InvalidNameError: if either is unknown.
         """
-        with self.connection() as connection:
+        with self.open_connection() as connection:
             return SchemaName.of(connection.database, connection.schema)
 
     # -- models -----------------------------------------------------------------------------------------
@@ -195,9 +213,7 @@ class SnowMLHook(SnowflakeHook):
         from snowflake.ml.registry import Registry
 
         with mapped_errors():
-            return Registry(
-                session=session, database_name=schema.database.sql, schema_name=schema.schema.sql
-            )
+            return Registry(session=session, database_name=schema.database.sql, schema_name=schema.schema.sql)
 
     def model_versions(self, model: QualifiedName) -> list[ModelVersionInfo] | None:
         """The model's versions with their aliases, oldest first; ``None`` if there is no such model."""
@@ -267,8 +283,8 @@ class SnowMLHook(SnowflakeHook):
             )
         if "INTERNAL" not in str(found[0]["type"]).upper():
             raise StageNotInternalError(
-                f"The stage {stage} is {found[0]['type']}; batch inference reads and writes internal stages only: "
-                "CREATE STAGE ... ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')."
+                f"The stage {stage} is {found[0]['type']}; batch inference reads and writes internal "
+                "stages only: CREATE STAGE ... ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')."
             )
 
     def check_compute_pool(self, pool: Identifier) -> None:
@@ -353,7 +369,7 @@ class SnowMLHook(SnowflakeHook):
 
         It runs on when the connection is closed: the connector then leaves the session open.
         """
-        with self.connection() as connection, mapped_errors():
+        with self.open_connection() as connection, mapped_errors():
             cursor = connection.cursor()
             try:
                 cursor.execute_async(sql)
@@ -363,7 +379,7 @@ class SnowMLHook(SnowflakeHook):
 
     def statement(self, query_id: str) -> tuple[Statement, str]:
         """How a submitted statement is doing, and Snowflake's message if it failed."""
-        with self.connection() as connection, mapped_errors():
+        with self.open_connection() as connection, mapped_errors():
             status = connection.get_query_status(query_id)
             if connection.is_an_error(status):
                 return Statement.FAILED, self._statement_failure(connection, query_id)
@@ -439,7 +455,7 @@ class SnowMLHook(SnowflakeHook):
         :param output: its output directory.
         :param query_id: the statement that starts it, if known.
         """
-        with self.connection():
+        with self.open_connection():
             status = self.job_status(job) if job is not None else None
             if status is not None and status != DONE:
                 return Observation(status)

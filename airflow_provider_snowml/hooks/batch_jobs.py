@@ -1,0 +1,187 @@
+"""Batch inference jobs as a task handles them: found, submitted, watched, ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+from airflow_provider_snowml.core.batch_job import (
+    ENDED,
+    MANIFEST_FILE,
+    SUCCESS_FILE,
+    Attempt,
+    JobManifest,
+    JobOwner,
+)
+from airflow_provider_snowml.core.batch_poller import Outcome, Poller, Statement, Verdict
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
+from airflow_provider_snowml.exceptions import BatchJobTimeoutError, ObjectNotFoundError, SnowMLError
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+log = logging.getLogger(__name__)
+
+INPUT_SUFFIX = "_snowml_input"
+END_TIMEOUT = 300.0
+
+
+def input_directory(job_output: StageLocation, job_name: str) -> StageLocation:
+    """Where a job's manifest and copied input are: beside the output base, never under it.
+
+    :param job_output: the output base, ``output_stage_location``.
+    :param job_name: the job's bare name.
+    """
+    return job_output.beside(INPUT_SUFFIX) / job_name
+
+
+def manifest_of_output(hook: SnowMLHook, job_output_location: StageLocation) -> JobManifest | None:
+    """The manifest of the job that wrote a directory, if this provider made the job."""
+    parts = job_output_location.path.rstrip("/").rsplit("/", 1)
+    if len(parts) != 2:
+        return None
+    base = StageLocation(job_output_location.stage, parts[0] + "/")
+    content = hook.read_file(input_directory(base, parts[1]), MANIFEST_FILE)
+    return JobManifest.from_json(content) if content is not None else None
+
+
+def find_attempts(
+    hook: SnowMLHook, owner: JobOwner, jobs_schema: SchemaName, output_base: StageLocation
+) -> list[Attempt]:
+    """Find a task's attempts by name: among jobs, output directories and inputs.
+
+    Job metadata lasts 30 days and directories stay, so none of them is enough. The manifest is read for the
+    latest attempt only, which is what decides.
+    """
+    prefix = f"{owner.stem}_A"
+    statuses = hook.list_jobs(jobs_schema, prefix)
+    input_base = output_base.beside(INPUT_SUFFIX)
+    outputs = [path.removeprefix(output_base.path) for path in hook.files(output_base, prefix)]
+    inputs = [path.removeprefix(input_base.path) for path in hook.files(input_base, prefix)]
+    names = {*statuses, *(path.split("/", 1)[0] for path in outputs + inputs)}
+    attempts = []
+    for name in names:
+        number = owner.attempt_of(name)
+        if number is not None:
+            attempts.append(
+                Attempt(
+                    number,
+                    status=statuses.get(name),
+                    has_output=any(path.startswith(name + "/") for path in outputs),
+                    has_success=f"{name}/{SUCCESS_FILE}" in outputs,
+                )
+            )
+    attempts.sort(key=lambda attempt: attempt.number)
+    if attempts:
+        name = owner.job_name(attempts[-1].number)
+        if f"{name}/{MANIFEST_FILE}" in inputs:
+            content = hook.read_file(input_base / name, MANIFEST_FILE)
+            manifest = JobManifest.from_json(content) if content is not None else None
+            attempts[-1] = replace(attempts[-1], manifest=manifest)
+    return attempts
+
+
+def write_manifest(hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest) -> None:
+    """Write the manifest beside the job's input."""
+    name = QualifiedName.parse(manifest.job_name).name.name
+    hook.write_file(input_directory(output_base, name), MANIFEST_FILE, manifest.to_json().encode())
+
+
+def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait: float = END_TIMEOUT) -> None:
+    """Cancel a job, and the statement that is still starting it, and wait for its end. The job is kept.
+
+    :param hook: the hook.
+    :param job: the job.
+    :param query_id: the statement, if known.
+    :param wait: seconds to wait for the end, 0 to only ask for it.
+    :raises BatchJobTimeoutError: if it has not ended by then.
+    """
+    with hook.open_connection():
+        if query_id and hook.statement(query_id)[0] is Statement.RUNNING:
+            hook.cancel_statement(query_id)
+        status = hook.job_status(job)
+        if status not in ENDED | {None, "CANCELLING"}:
+            try:
+                hook.cancel_job(job)
+            except ObjectNotFoundError:
+                return
+            log.info("Cancelled job %s (it was %s); it is kept, with its logs.", job, status)
+        deadline = time.monotonic() + wait
+        while wait and status is not None and status not in ENDED:
+            if time.monotonic() > deadline:
+                raise BatchJobTimeoutError(f"Job {job} is still {status} {wait:g} s after it was cancelled.")
+            time.sleep(1)
+            status = hook.job_status(job)
+
+
+def log_tail(hook: SnowMLHook, job: QualifiedName, lines: int = 50) -> str:
+    """The end of a job's logs for an error's text; never raises."""
+    try:
+        return hook.job_logs(job, lines) or "(no logs)"
+    except SnowMLError as error:
+        return f"(its logs could not be read: {error})"
+
+
+class JobWatch:
+    """Looks at one job again and again, over one connection that it keeps and replaces when it breaks.
+
+    :param hook: the hook, used by nobody else meanwhile.
+    :param poller: judges what is seen.
+    :param job_name: the job's full name; ``None`` to look at its output alone.
+    :param output: its output directory.
+    :param query_id: the statement that starts it, if known.
+    """
+
+    def __init__(
+        self,
+        hook: SnowMLHook,
+        poller: Poller,
+        *,
+        job_name: str | None,
+        output: StageLocation,
+        query_id: str | None = None,
+    ) -> None:
+        self.hook = hook
+        self.poller = poller
+        self.job = QualifiedName.parse(job_name) if job_name else None
+        self.output = output
+        self.query_id = query_id
+        self._connection = ExitStack()
+        self._connected = False
+        self._last_detail = ""
+
+    def look(self) -> Verdict:
+        """Look once. A look that fails is judged too, and never raised."""
+        try:
+            if not self._connected:
+                self._connection.enter_context(self.hook.open_connection())
+                self._connected = True
+            seen = self.hook.observe_job(self.job, self.output, self.query_id)
+        except Exception as error:  # whatever it is, the job goes on and so does the wait
+            self.close()
+            verdict = self.poller.failed(f"{type(error).__name__}: {error}", time.time())
+        else:
+            verdict = self.poller.observed(seen, time.time())
+        if verdict.detail != self._last_detail:
+            level = logging.WARNING if "failed" in verdict.detail or "does not know" in verdict.detail else 20
+            log.log(level, "%s: %s", self.job or self.output, verdict.detail)
+            self._last_detail = verdict.detail
+        return verdict
+
+    def close(self) -> None:
+        """Close its connection. What it looked at goes on."""
+        self._connected = False
+        try:
+            self._connection.close()
+        except Exception:
+            log.debug("Closing a broken connection failed.", exc_info=True)
+
+
+def is_over(verdict: Verdict) -> bool:
+    """Whether there is nothing more to wait for."""
+    return verdict.outcome is not Outcome.WAIT
+
+
+def job_identifier(schema: SchemaName, name: str) -> QualifiedName:
+    """A job's full name."""
+    return QualifiedName(schema.database, schema.schema, Identifier(name))

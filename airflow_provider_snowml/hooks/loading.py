@@ -1,0 +1,94 @@
+"""Rows into tables: a stage's Parquet into a temporary table, and that into one slice of a table."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import uuid
+
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation, literal
+from airflow_provider_snowml.core.partition_load import PartitionLoad
+from airflow_provider_snowml.exceptions import ForeignRowsError, LockWaitersError
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+log = logging.getLogger(__name__)
+
+LOCK_RETRIES = 8
+_LOCK_WAIT = 2.0
+
+
+def temporary_name(schema: SchemaName) -> QualifiedName:
+    """A name for a temporary table that nothing else has."""
+    return QualifiedName(
+        schema.database, schema.schema, Identifier(f"SNOWML_TEMP_{uuid.uuid4().hex.upper()}")
+    )
+
+
+def parquet_to_temporary_table(
+    hook: SnowMLHook, location: StageLocation, schema: SchemaName
+) -> QualifiedName:
+    """Load a directory's Parquet files into a new temporary table of the open connection.
+
+    Its columns are those of the files, in upper case. Other files, such as ``_SUCCESS``, are passed over.
+
+    :param hook: the hook, with a connection open.
+    :param location: the directory.
+    :param schema: where the table is made.
+    """
+    file_format = hook.parquet_format(schema)
+    names = [path.removeprefix(location.path) for path in hook.files(location)]
+    parquet = sorted(name for name in names if name.endswith(".parquet"))
+    # INFER_SCHEMA takes no pattern, so the files are named; they are all of one job, a few will do.
+    files = ", ".join(literal(name) for name in parquet[:10])
+    table = temporary_name(schema)
+    hook.rows(
+        f"CREATE TEMPORARY TABLE {table.sql} USING TEMPLATE (SELECT ARRAY_AGG(OBJECT_CONSTRUCT(*)) "
+        f"FROM TABLE(INFER_SCHEMA(LOCATION => {literal(location.sql)}, FILE_FORMAT => {literal(file_format.sql)}, "
+        f"FILES => ({files}), IGNORE_CASE => TRUE)))"
+    )
+    hook.rows(
+        f"COPY INTO {table.sql} FROM {literal(location.sql)} "
+        f"FILE_FORMAT = (FORMAT_NAME = {literal(file_format.sql)}) "
+        "MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE PATTERN = '.*[.]parquet'"
+    )
+    return table
+
+
+def count_rows(hook: SnowMLHook, table: QualifiedName) -> int:
+    """Count a table's rows."""
+    return int(hook.value(f"SELECT COUNT(*) FROM {table.sql}"))
+
+
+def replace_slice(hook: SnowMLHook, load: PartitionLoad) -> None:
+    """Make the slice of the target exactly the source's rows, in one short transaction.
+
+    The target is created if it is missing. Too many waiting for its lock (error 625) is waited out.
+
+    :param hook: the hook, with the connection open that the source is a temporary table of.
+    :param load: what is replaced by what.
+    :raises ForeignRowsError: if some of the source's rows are of another slice.
+    :raises PredictionColumnsError: if the columns of source and target differ.
+    :raises LockWaitersError: if the lock is still contended after several tries.
+    """
+    counting = load.count_foreign_rows()
+    if counting is not None and (foreign := int(hook.value(*counting))):
+        raise ForeignRowsError(
+            f"{foreign} rows have another {load.replace_column} than {load.replace_value!r}, so they would "
+            f"end up in other slices of {load.target}: select only this slice's rows."
+        )
+    hook.rows(*load.create_target())
+    load.check_target_columns(hook.columns(f"SELECT * FROM {load.target.sql}"))
+    for attempt in range(1, LOCK_RETRIES + 1):
+        try:
+            with hook.transaction():
+                hook.rows(*load.delete())
+                hook.rows(*load.insert())
+            return
+        except LockWaitersError:
+            if attempt == LOCK_RETRIES:
+                raise
+            # Jitter, so that the runs of a backfill do not come back together.
+            pause = random.uniform(0, _LOCK_WAIT * 2 ** min(attempt, 5))
+            log.info("Too many wait for the lock of %s; again in %.1f s.", load.target, pause)
+            time.sleep(pause)

@@ -1,0 +1,95 @@
+"""What the operators share: the connection, and what the context says about the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, Context
+
+from airflow_provider_snowml.core.batch_job import JobOwner, RunRef, run_key
+from airflow_provider_snowml.exceptions import InvalidArgumentError
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+CONNECTION_FIELDS = ("snowflake_conn_id", "warehouse", "database", "schema", "role")
+
+
+class SnowMLOperator(BaseOperator):
+    """The arguments that every operator has; see :class:`SnowMLHook` for what they mean.
+
+    :param snowflake_conn_id: the Airflow connection.
+    :param warehouse: overrides the connection's warehouse.
+    :param database: overrides its database; with ``schema``, where unqualified names are.
+    :param schema: overrides its schema.
+    :param role: overrides its role.
+    """
+
+    template_fields: Sequence[str] = CONNECTION_FIELDS
+
+    def __init__(
+        self,
+        *,
+        snowflake_conn_id: str = "snowflake_default",
+        warehouse: str | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        role: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.snowflake_conn_id = snowflake_conn_id
+        self.warehouse = warehouse
+        self.database = database
+        self.schema = schema
+        self.role = role
+
+    def hook_arguments(self) -> dict[str, Any]:
+        """All that a hook in another process needs to be the same."""
+        return {name: getattr(self, name) for name in CONNECTION_FIELDS}
+
+    def get_hook(self) -> SnowMLHook:
+        """A new hook."""
+        return SnowMLHook(**self.hook_arguments())
+
+
+def owner_of(context: Context) -> JobOwner:
+    """Whose job the running task's is."""
+    ti = context["ti"]
+    map_index = ti.map_index if ti.map_index is not None else -1
+    key = run_key(
+        partition_key=context.get("partition_key"),
+        data_interval_start=context.get("data_interval_start"),
+        run_id=ti.run_id,
+    )
+    return JobOwner(ti.dag_id, ti.task_id, key, map_index)
+
+
+def run_of(context: Context) -> RunRef:
+    """The running task's run, and how often that was cleared."""
+    return RunRef(context["ti"].run_id, getattr(context["dag_run"], "clear_number", None) or 0)
+
+
+def is_backfill(context: Context) -> bool:
+    """Whether the run belongs to a backfill."""
+    return str(getattr(context["dag_run"], "run_type", "")).rsplit(".", 1)[-1].lower() == "backfill"
+
+
+def exactly_one(**arguments: Any) -> str:
+    """The name of the one argument that is given.
+
+    :raises InvalidArgumentError: if none or several are.
+    """
+    given = [name for name, value in arguments.items() if value]
+    if len(given) != 1:
+        got = " and ".join(given) if given else "none of them"
+        raise InvalidArgumentError(f"Give exactly one of {', '.join(arguments)}; got {got}.")
+    return given[0]
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Check an argument that has a few possible values.
+
+    :raises InvalidArgumentError: if it has another.
+    """
+    if value not in allowed:
+        raise InvalidArgumentError(f"{name} is {value!r}; it can be {', '.join(map(repr, allowed))}.")

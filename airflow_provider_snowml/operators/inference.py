@@ -1,0 +1,283 @@
+"""Inference: in the warehouse, in a batch job, and what becomes of a batch job's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import Context
+
+from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
+from airflow_provider_snowml.core.model_ref import check_columns
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
+from airflow_provider_snowml.core.partition_load import NOW, PartitionLoad
+from airflow_provider_snowml.exceptions import (
+    BatchOutputIncompleteError,
+    InvalidArgumentError,
+    RowCountError,
+)
+from airflow_provider_snowml.hooks.batch_jobs import manifest_of_output
+from airflow_provider_snowml.hooks.loading import (
+    count_rows,
+    parquet_to_temporary_table,
+    replace_slice,
+    temporary_name,
+)
+from airflow_provider_snowml.operators.base import SnowMLOperator, exactly_one, one_of
+from airflow_provider_snowml.operators.batch_inference import SnowMLBatchInferenceOperator
+
+__all__ = ["SnowMLBatchInferenceOperator", "SnowMLLoadPredictionsOperator", "SnowMLRunModelOperator"]
+
+
+class SnowMLRunModelOperator(SnowMLOperator):
+    """Run a function of a model in the warehouse, through snowflake-ml's ``mv.run``, into a table.
+
+    The rows stay in Snowflake. XCom: ``{"rows", "table", "model", "version"}``, ``rows`` being those that
+    this run wrote.
+
+    Privileges: USAGE on the model, SELECT on the input, CREATE TABLE on the output's schema (or INSERT and
+    DELETE on the table), USAGE on a warehouse. See
+    https://docs.snowflake.com/en/developer-guide/snowflake-ml/inference/warehouse.
+
+    :param model_name: the model, ``[[database.]schema.]name``.
+    :param version_name: a version, an alias, ``default``, ``first`` or ``last``.
+    :param function_name: the model's method; may be left out if it has only one.
+    :param input_table: a table or view; or
+    :param input_query: a query (it is code: never build it from a run's configuration).
+    :param output_table: the table that is written; it has the input's columns and the predictions'.
+    :param write_mode: ``"replace"`` makes the table anew; ``"replace_where"`` replaces the rows whose
+        ``replace_column`` is ``replace_value``, in one transaction; ``"append"`` adds the rows and is not
+        safe to retry: a try that is lost after it wrote leaves its rows, and the next adds them again.
+    :param replace_column: for ``"replace_where"``, the column that the slices are told apart by.
+    :param replace_value: its value. It is bound, not interpolated.
+    :param inference_params: parameters of the method.
+    :param partition_column: the column that a partitioned model is partitioned by.
+    :raises InvalidArgumentError: (or a subclass) for arguments that make no sense.
+    :raises NotFoundError: (a subclass) for a model, version or function that isn't there.
+    """
+
+    template_fields: Sequence[str] = (
+        *SnowMLOperator.template_fields,
+        "model_name",
+        "version_name",
+        "function_name",
+        "input_table",
+        "input_query",
+        "output_table",
+        "replace_column",
+        "replace_value",
+        "inference_params",
+        "partition_column",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"input_query": "sql", "inference_params": "json"}
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        version_name: str = "default",
+        function_name: str | None = None,
+        input_table: str | None = None,
+        input_query: str | None = None,
+        output_table: str,
+        write_mode: str,
+        replace_column: str | None = None,
+        replace_value: Any = None,
+        inference_params: Mapping[str, Any] | None = None,
+        partition_column: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model_name = model_name
+        self.version_name = version_name
+        self.function_name = function_name
+        self.input_table = input_table
+        self.input_query = input_query
+        self.output_table = output_table
+        self.write_mode = write_mode
+        self.replace_column = replace_column
+        self.replace_value = replace_value
+        self.inference_params = inference_params
+        self.partition_column = partition_column
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run and write."""
+        source = exactly_one(input_table=self.input_table, input_query=self.input_query)
+        one_of("write_mode", self.write_mode, ("replace", "replace_where", "append"))
+        if (self.write_mode == "replace_where") != bool(self.replace_column):
+            raise InvalidArgumentError(
+                f"write_mode is {self.write_mode!r} and replace_column is {self.replace_column!r}: "
+                "replace_column goes with 'replace_where', and only with it."
+            )
+        hook = self.get_hook()
+        with hook.session() as session:
+            default = hook.default_schema()
+            model = QualifiedName.parse(self.model_name, default, what="model name")
+            target = QualifiedName.parse(self.output_table, default, what="output_table")
+            key = (
+                Identifier.parse(self.replace_column, what="replace_column") if self.replace_column else None
+            )
+            if source == "input_table":
+                table = QualifiedName.parse(str(self.input_table), default, what="input_table")
+                query = f"SELECT * FROM {table.sql}"
+            else:
+                query = str(self.input_query).strip().rstrip(";")
+            ref = hook.resolve_version(model, self.version_name)
+            function = ref.function(self.function_name)
+            check_columns(function, hook.columns(query), source=source)
+
+            version = hook.registry(session, model.parent).get_model(model.name.sql).version(ref.version_sql)
+            predictions = version.run(
+                session.sql(query),
+                function_name=function.target_method,
+                partition_column=self.partition_column,
+                params=dict(self.inference_params) if self.inference_params else None,
+            )
+            self.log.info("Running %s of %s %s into %s.", function.target_method, model, ref.version, target)
+            if self.write_mode == "replace":
+                predictions.write.save_as_table(_parts(target), mode="overwrite")
+                rows = count_rows(hook, target)
+            else:
+                # First into a temporary table: the target's lock is not held while the model runs.
+                temporary = temporary_name(target.parent)
+                predictions.write.save_as_table(
+                    _parts(temporary), mode="errorifexists", table_type="temporary"
+                )
+                rows = count_rows(hook, temporary)
+                if key is not None:
+                    columns = tuple(hook.columns(f"SELECT * FROM {temporary.sql}"))
+                    replace_slice(hook, PartitionLoad(target, temporary, columns, key, self.replace_value))
+                else:
+                    session.table(_parts(temporary)).write.save_as_table(
+                        _parts(target), mode="append", column_order="name"
+                    )
+        self.log.info("Wrote %d rows.", rows)
+        return {"rows": rows, "table": target.sql, "model": model.sql, "version": ref.version}
+
+
+class SnowMLLoadPredictionsOperator(SnowMLOperator):
+    """Load a batch job's output into exactly one slice of a table.
+
+    The Parquet files go into a temporary table, are counted, and then one short transaction deletes the slice
+    and inserts the rows. Column names are in upper case. Each row says which model, version and run it came
+    from and when it was loaded: ``MODEL``, ``VERSION``, ``RUN_ID``, ``LOADED_AT``. Doing it again gives the
+    same slice.
+
+    XCom: ``{"rows", "table", "replace_column", "replace_value", "model", "version"}``.
+
+    Privileges: READ on the stage, CREATE FILE FORMAT and CREATE TABLE on the table's schema (for temporary
+    ones, and for the table if it is missing), INSERT and DELETE on the table. See
+    https://docs.snowflake.com/en/sql-reference/sql/copy-into-table.
+
+    :param job_output_location: the job's output directory, as the batch operator's XCom has it. It must have
+        ``_SUCCESS``.
+    :param output_table: the table; created if it is missing.
+    :param replace_column: the column that the slices are told apart by. If the predictions have it, every row
+        must be of this slice; else it is added.
+    :param replace_value: the slice's value. It is bound, not interpolated.
+    :param expected_rows: refuse any other number of rows.
+    :param model_name: what ``MODEL`` says; read from the job's manifest if it is left out.
+    :param version_name: what ``VERSION`` says; likewise.
+    :raises BatchOutputIncompleteError: if there is no ``_SUCCESS``.
+    :raises RowCountError: if there are not ``expected_rows`` rows.
+    :raises ForeignRowsError: if some rows are of another slice.
+    :raises PredictionColumnsError: if the table has other columns.
+    """
+
+    template_fields: Sequence[str] = (
+        *SnowMLOperator.template_fields,
+        "job_output_location",
+        "output_table",
+        "replace_column",
+        "replace_value",
+        "expected_rows",
+        "model_name",
+        "version_name",
+    )
+
+    def __init__(
+        self,
+        *,
+        job_output_location: str,
+        output_table: str,
+        replace_column: str,
+        replace_value: Any,
+        expected_rows: int | str | None = None,
+        model_name: str | None = None,
+        version_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_output_location = job_output_location
+        self.output_table = output_table
+        self.replace_column = replace_column
+        self.replace_value = replace_value
+        self.expected_rows = expected_rows
+        self.model_name = model_name
+        self.version_name = version_name
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Load."""
+        expected = _row_count(self.expected_rows)
+        key = Identifier.parse(self.replace_column, what="replace_column")
+        hook = self.get_hook()
+        with hook.open_connection():
+            default = hook.default_schema()
+            target = QualifiedName.parse(self.output_table, default, what="output_table")
+            location = StageLocation.parse(self.job_output_location, default, what="job_output_location")
+            hook.check_internal_stage(location.stage)
+            model, version = self._model_and_version(hook, location, default)
+            files = hook.files(location)
+            if f"{location.path}{SUCCESS_FILE}" not in files:
+                raise BatchOutputIncompleteError(
+                    f"There is no {SUCCESS_FILE} in {location}: the job has not ended, or not well."
+                )
+            source = parquet_to_temporary_table(hook, location, target.parent)
+            rows = count_rows(hook, source)
+            if expected is not None and rows != expected:
+                raise RowCountError(f"{location} has {rows} rows; expected_rows is {expected}.")
+            load = PartitionLoad(
+                target,
+                source,
+                tuple(hook.columns(f"SELECT * FROM {source.sql}")),
+                key,
+                self.replace_value,
+                {"MODEL": model, "VERSION": version, "RUN_ID": context["ti"].run_id, "LOADED_AT": NOW},
+            )
+            replace_slice(hook, load)
+        self.log.info("%s has %d rows where %s is %r.", target, rows, key, self.replace_value)
+        return {
+            "rows": rows,
+            "table": target.sql,
+            "replace_column": key.name,
+            "replace_value": self.replace_value,
+            "model": model,
+            "version": version,
+        }
+
+    def _model_and_version(self, hook: Any, location: StageLocation, default: SchemaName) -> tuple[str, str]:
+        model, version = self.model_name, self.version_name
+        if not (model and version):
+            manifest = manifest_of_output(hook, location)
+            if manifest is None:
+                raise InvalidArgumentError(
+                    f"{location} is not the output of a job of SnowMLBatchInferenceOperator: say which "
+                    "model_name and version_name made it."
+                )
+            model, version = model or manifest.model, version or manifest.version
+        return QualifiedName.parse(model, default, what="model name").sql, version
+
+
+def _parts(name: QualifiedName) -> list[str]:
+    """A name as Snowpark takes it apart."""
+    return [name.database.sql, name.schema.sql, name.name.sql]
+
+
+def _row_count(value: Any) -> int | None:
+    if value in (None, "", "None"):
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"expected_rows is {value!r}; it must be a number of rows.") from None

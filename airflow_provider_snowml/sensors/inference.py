@@ -1,0 +1,167 @@
+"""Waiting for a batch job's output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseSensorOperator, Context
+from airflow.sdk.exceptions import AirflowSensorTimeout
+
+from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
+from airflow_provider_snowml.exceptions import (
+    BatchJobCancelledError,
+    BatchJobFailedError,
+    BatchOutputIncompleteError,
+    JobNotFoundError,
+    PollingError,
+    SnowMLError,
+)
+from airflow_provider_snowml.hooks.batch_jobs import log_tail
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
+
+
+class SnowMLBatchSuccessSensor(BaseSensorOperator):
+    """Wait until ``_SUCCESS`` is in a batch job's output directory.
+
+    With ``job_name`` it also wants the job DONE, and fails at once when the job has failed or was cancelled,
+    or is DONE without ``_SUCCESS`` after ``grace``. Without, it waits for the file alone, of a job that
+    somebody else runs.
+
+    XCom: ``{"job_output_location", "job_name", "status"}``.
+
+    Privileges: READ on the stage; MONITOR on the job. See
+    https://docs.snowflake.com/en/sql-reference/sql/execute-inference-job-service.
+
+    :param job_output_location: the job's own directory, ``<output_stage_location>/<job name>/``.
+    :param job_name: the job, ``[[database.]schema.]name``.
+    :param grace: seconds that ``_SUCCESS`` may come after DONE, and a job may be missing.
+    :param deferrable: whether the wait is the triggerer's.
+    :param snowflake_conn_id: the Airflow connection; ``warehouse``, ``database``, ``schema`` and ``role``
+        override what it says.
+    :raises BatchJobError: (a subclass) if the job didn't end well.
+    """
+
+    template_fields: Sequence[str] = (
+        "job_output_location",
+        "job_name",
+        "snowflake_conn_id",
+        "warehouse",
+        "database",
+        "schema",
+        "role",
+    )
+
+    def __init__(
+        self,
+        *,
+        job_output_location: str,
+        job_name: str | None = None,
+        grace: float = 60.0,
+        deferrable: bool = False,
+        snowflake_conn_id: str = "snowflake_default",
+        warehouse: str | None = None,
+        database: str | None = None,
+        schema: str | None = None,
+        role: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_output_location = job_output_location
+        self.job_name = job_name
+        self.grace = grace
+        self.deferrable = deferrable
+        self.snowflake_conn_id = snowflake_conn_id
+        self.warehouse = warehouse
+        self.database = database
+        self.schema = schema
+        self.role = role
+        self._poller: Poller | None = None
+        self._status: str | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Wait here, or in the triggerer."""
+        hook = SnowMLHook(**self._hook_arguments())
+        with hook.open_connection():
+            default = hook.default_schema()
+            location = StageLocation.parse(self.job_output_location, default, what="job_output_location")
+            job = QualifiedName.parse(self.job_name, default, what="job_name") if self.job_name else None
+            hook.check_internal_stage(location.stage)
+        self.job_output_location, self.job_name = location.sql, job.sql if job else None
+        if not self.deferrable:
+            super().execute(context)
+            return self._result()
+        deadline = time.time() + float(self.timeout)
+        self.defer(
+            trigger=SnowMLBatchJobTrigger(
+                job_output_location=location.sql,
+                job_name=self.job_name,
+                query_id=None,
+                hook_arguments=self._hook_arguments(),
+                poll_interval=float(self.poke_interval),
+                limits=asdict(Limits(deadline=deadline, grace=self.grace)),
+                cancel_on_kill=False,  # the job is not ours
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=float(self.timeout) + 600),
+        )
+
+    def poke(self, context: Context) -> bool:
+        """Look once."""
+        if self._poller is None:
+            self._poller = Poller(Limits(grace=self.grace), path_only=self.job_name is None)
+        hook = SnowMLHook(**self._hook_arguments())
+        job = QualifiedName.parse(self.job_name) if self.job_name else None
+        try:
+            seen = hook.observe_job(job, StageLocation.parse(self.job_output_location))
+        except Exception as error:
+            verdict = self._poller.failed(f"{type(error).__name__}: {error}", time.time())
+        else:
+            verdict = self._poller.observed(seen, time.time())
+        self.log.info("%s: %s", self.job_name or self.job_output_location, verdict.detail)
+        return self._judge(hook, verdict)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Resume after the trigger's event."""
+        hook = SnowMLHook(**self._hook_arguments())
+        with hook.open_connection():
+            default = hook.default_schema()
+            location = StageLocation.parse(self.job_output_location, default)
+            job = QualifiedName.parse(self.job_name, default) if self.job_name else None
+            self.job_output_location, self.job_name = location.sql, job.sql if job else None
+            self._judge(hook, Verdict(Outcome(event["outcome"]), event["detail"], event["status"]))
+        return self._result()
+
+    def _judge(self, hook: SnowMLHook, verdict: Verdict) -> bool:
+        self._status = verdict.status
+        if verdict.outcome in (Outcome.SUCCEEDED, Outcome.WAIT):
+            return verdict.outcome is Outcome.SUCCEEDED
+        message = f"{self.job_name or self.job_output_location}: {verdict.detail}."
+        if verdict.outcome is Outcome.TIMEOUT:
+            raise AirflowSensorTimeout(message)
+        kinds: dict[Outcome, type[SnowMLError]] = {
+            Outcome.FAILED: BatchJobFailedError,
+            Outcome.CANCELLED: BatchJobCancelledError,
+            Outcome.INCOMPLETE: BatchOutputIncompleteError,
+            Outcome.LOST: JobNotFoundError,
+            Outcome.POLL_ERRORS: PollingError,
+        }
+        if self.job_name and verdict.outcome in (Outcome.FAILED, Outcome.CANCELLED, Outcome.INCOMPLETE):
+            message += f" The end of its logs:\n{log_tail(hook, QualifiedName.parse(self.job_name))}\n"
+        raise kinds[verdict.outcome](message)
+
+    def _hook_arguments(self) -> dict[str, Any]:
+        names = ("snowflake_conn_id", "warehouse", "database", "schema", "role")
+        return {name: getattr(self, name) for name in names}
+
+    def _result(self) -> dict[str, Any]:
+        return {
+            "job_output_location": self.job_output_location,
+            "job_name": self.job_name,
+            "status": self._status,
+        }
