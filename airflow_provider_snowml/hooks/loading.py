@@ -44,7 +44,8 @@ def parquet_to_temporary_table(
     table = temporary_name(schema)
     hook.rows(
         f"CREATE TEMPORARY TABLE {table.sql} USING TEMPLATE (SELECT ARRAY_AGG(OBJECT_CONSTRUCT(*)) "
-        f"FROM TABLE(INFER_SCHEMA(LOCATION => {literal(location.sql)}, FILE_FORMAT => {literal(file_format.sql)}, "
+        f"FROM TABLE(INFER_SCHEMA(LOCATION => {literal(location.sql)}, "
+        f"FILE_FORMAT => {literal(file_format.sql)}, "
         f"FILES => ({files}), IGNORE_CASE => TRUE)))"
     )
     hook.rows(

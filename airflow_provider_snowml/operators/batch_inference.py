@@ -440,9 +440,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             return
         if self.on_empty == "skip":
             raise AirflowSkipException(f"{source} gives no rows; no job was started.")
-        raise RowCountError(
-            f"{source} gives no rows; no job was started. on_empty='skip' would skip the task."
-        )
+        raise RowCountError(f"{source} gives no rows; no job was started. on_empty='skip' skips the task.")
 
     def _statement(
         self,
@@ -512,7 +510,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             rows = hook.count_parquet_rows(StageLocation.parse(manifest.output_location))
         if manifest.keeps_row_count and manifest.input_rows is not None and rows != manifest.input_rows:
             raise BatchOutputIncompleteError(
-                f"Job {manifest.job_name} is DONE, but {manifest.input_rows} rows went in and {rows} came out."
+                f"Job {manifest.job_name} is DONE, but of {manifest.input_rows} rows {rows} came out."
             )
         return {**self._result(manifest, verdict.status), "output_rows": rows}
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowSensorTimeout
@@ -93,13 +93,16 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             job = QualifiedName.parse(self.job_name, default, what="job_name") if self.job_name else None
             hook.check_internal_stage(location.stage)
         self.job_output_location, self.job_name = location.sql, job.sql if job else None
-        if not self.deferrable:
-            super().execute(context)
-            return self._result()
+        if self.deferrable:
+            self._defer()
+        super().execute(context)
+        return self._result()
+
+    def _defer(self) -> NoReturn:
         deadline = time.time() + float(self.timeout)
         self.defer(
             trigger=SnowMLBatchJobTrigger(
-                job_output_location=location.sql,
+                job_output_location=self.job_output_location,
                 job_name=self.job_name,
                 query_id=None,
                 hook_arguments=self._hook_arguments(),

@@ -44,7 +44,7 @@ class SnowMLBatchJobTrigger(BaseTrigger):
         limits: dict[str, Any],
         cancel_on_kill: bool,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.job_output_location = job_output_location
         self.job_name = job_name
         self.query_id = query_id
@@ -84,7 +84,7 @@ class SnowMLBatchJobTrigger(BaseTrigger):
         try:
             while not is_over(verdict := await asyncio.to_thread(watch.look)):
                 await asyncio.sleep(self.poll_interval)
-            yield TriggerEvent(event_of(verdict))
+            yield TriggerEvent(event_of(verdict))  # type: ignore[no-untyped-call]
         finally:
             await asyncio.to_thread(watch.close)
 
