@@ -42,12 +42,6 @@ SETUP = [
     "MIN_NODES = 1 MAX_NODES = 1 INSTANCE_FAMILY = CPU_X64_XS AUTO_SUSPEND_SECS = 300",
     # Batch jobs read and write stages that Snowflake encrypts, not the client.
     f"CREATE STAGE IF NOT EXISTS {STAGE} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
-    f"""
-    CREATE TABLE IF NOT EXISTS {PREDICTIONS} (
-        FLIGHT_DATE DATE, FLIGHT_ID VARCHAR, P_PUNCTUAL FLOAT, P_LATE FLOAT,
-        MODEL VARCHAR, MODEL_VERSION VARCHAR, RUN_ID VARCHAR, LOADED_AT TIMESTAMP_NTZ
-    )
-    """,
 ]
 
 # `airflow dags test` has no partition: there the day is the Param.
@@ -105,6 +99,7 @@ def flight_delays_score():
         timeout=600,
     )
 
+    # The table is made by the first load: the query's columns, the predictions, and where each row came from.
     load = SnowMLLoadPredictionsOperator(
         task_id="load",
         job_output_location=score.output["job_output_location"],

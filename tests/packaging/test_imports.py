@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -59,7 +60,20 @@ def test_nothing_that_a_dag_imports_loads_a_heavy_library():
 
 
 @pytest.mark.parametrize("kind", ["hooks", "operators", "sensors", "triggers"])
-def test_provider_info_lists_every_module(kind):
-    listed = {name for entry in get_provider_info()[kind] for name in entry["python-modules"]}
-    public = {name for name in modules_of(kind) if name != f"{PACKAGE}.{kind}" and "._" not in name}
-    assert listed == public
+def test_provider_info_names_where_every_class_is_found(kind):
+    base = {"SnowMLOperator"}
+    suffix = kind.removesuffix("s").capitalize()
+    modules = map(importlib.import_module, modules_of(kind))
+    public = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and name.startswith("SnowML")
+        and name.endswith(suffix)
+        and value.__module__ == module.__name__
+    }
+    listed = [name for entry in get_provider_info()[kind] for name in entry["python-modules"]]
+    found = {name for module in listed for name in vars(importlib.import_module(module))}
+    assert public
+    assert public - base <= found
