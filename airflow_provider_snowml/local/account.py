@@ -9,12 +9,20 @@ from typing import Any
 
 # Imported for the statements and functions that they register.
 from . import (  # noqa: F401
+    compute_pools,
+    copying,
     information,
+    jobs,
+    models_sql,
+    services,
     sessions_sql,
     stages_sql,
+    tags_sql,
 )
-from .catalog import Catalog
+from .catalog import Catalog, Qualified
+from .containers import Containers
 from .engine import Engine
+from .model_hosts import ModelHosts
 from .queries import Queries
 from .session import Session
 from .stages import Stages
@@ -32,18 +40,18 @@ class Account:
         self.engine = Engine(data_dir / "databases")
         self.stages = Stages(self.catalog, data_dir / "stages")
         self.queries = Queries()
+        self.containers = Containers(data_dir / "jobs")
+        self.model_hosts = ModelHosts(data_dir / "logs" / "models.log")
+        self.model_functions: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self._session_ids = itertools.count(1001)
         self._lock = threading.Lock()
+        self.stages.drop_leftovers()
+        services.recover(self)
         self.engine.create_database(DATABASE)
-        self._ensure_warehouse()
-
-    def _ensure_warehouse(self) -> None:
-        from .catalog import Qualified
-
-        name = Qualified("", "", WAREHOUSE)
-        if self.catalog.find("WAREHOUSE", name) is None:
-            self.catalog.create("WAREHOUSE", name, ROLE, {"size": "X-Small"})
+        warehouse = Qualified("", "", WAREHOUSE)
+        if self.catalog.find("WAREHOUSE", warehouse) is None:
+            self.catalog.create("WAREHOUSE", warehouse, ROLE, {"size": "X-Small"})
 
     def login(
         self,
@@ -55,7 +63,9 @@ class Account:
         parameters: dict[str, Any],
     ) -> Session:
         session = Session(self, next(self._session_ids), user, role or ROLE, warehouse)
-        session.parameters.update(parameters)
+        for key, value in parameters.items():
+            if key.upper() in information.PARAMETERS:
+                sessions_sql.set_parameter(session, key.upper(), value)
         self.engine.connect(session, database, schema)
         with self._lock:
             self.sessions[session.token] = session
@@ -64,12 +74,32 @@ class Account:
     def logout(self, session: Session) -> None:
         with self._lock:
             self.sessions.pop(session.token, None)
-        self.queries.cancel_all(session)
-        self.stages.drop_temporary(session)
-        self.engine.disconnect(session)
+        # Snowflake keeps the session's things while an asynchronous query of it runs.
+        running = [
+            q for q in self.queries.all() if q.session_id == session.id and not q.finished.is_set()
+        ]
+
+        def end() -> None:
+            for query in running:
+                query.finished.wait()
+            self.stages.drop_temporary(session)
+            self.engine.disconnect(session)
+
+        if running:
+            threading.Thread(target=end, daemon=True).start()
+        else:
+            end()
+
+    def drop_contents(self, database: str, schema: str | None) -> None:
+        """What a dropped database or schema takes with it besides its tables."""
+        self.stages.drop_in(database, schema)
+        self.catalog.drop_in(database, schema)
 
     def close(self) -> None:
         for session in list(self.sessions.values()):
+            self.queries.cancel_all(session)
             self.logout(session)
+        self.containers.close()
+        self.model_hosts.close()
         self.engine.close()
         self.catalog.close()

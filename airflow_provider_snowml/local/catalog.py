@@ -19,6 +19,9 @@ from .errors import already_exists, does_not_exist
 from .grammar import Name, like_to_regex, quote_if_needed
 
 
+LOADED_FILES = "LOADED FILES"  # the kind under which a table's load history is kept
+
+
 class Qualified(NamedTuple):
     """A complete name. Objects of the account (warehouses, pools) have empty database and schema."""
 
@@ -128,6 +131,16 @@ class Catalog:
                 (kind, *name),
             )
             return cursor.rowcount > 0
+
+    def drop_in(self, database: str, schema: str | None) -> None:
+        """Forget everything of a database or schema that is dropped."""
+        with self._lock:
+            if schema is None:
+                self._db.execute("DELETE FROM objects WHERE database=?", (database,))
+            else:
+                self._db.execute(
+                    "DELETE FROM objects WHERE database=? AND schema=?", (database, schema)
+                )
 
     def _write(self, o: Object) -> None:
         self._db.execute(

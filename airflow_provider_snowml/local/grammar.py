@@ -97,23 +97,33 @@ def parse_name(text: str) -> Name:
     return name
 
 
+def resolve_identifiers(sql: str) -> str:
+    """``IDENTIFIER('db.sc.t')`` replaced by the name itself."""
+    found = tokens(sql)
+    out: list[str] = []
+    last = 0
+    for word, opening, text, closing in zip(found, found[1:], found[2:], found[3:], strict=False):
+        is_call = word.kind == "word" and word.text.upper() == "IDENTIFIER"
+        if is_call and opening.text == "(" and text.kind == "string" and closing.text == ")":
+            out += [sql[last : word.start], str(parse_name(unquote_string(text.text)))]
+            last = closing.end
+    return "".join(out) + sql[last:]
+
+
 @dataclass
 class Reader:
-    """A cursor over the tokens of one statement.
+    """A cursor over the tokens of one statement, whose bind variables are constants by now.
 
     :param sql: the statement.
-    :param bindings: values for its ``?`` (or ``:1``) placeholders, in order.
     """
 
     sql: str
-    bindings: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         self.tokens = tokens(self.sql)
         while self.tokens and self.tokens[-1].text == ";":
             self.tokens.pop()
         self.position = 0
-        self._bound = 0
 
     def peek(self, ahead: int = 0) -> Token:
         index = self.position + ahead
@@ -175,17 +185,6 @@ class Reader:
         if not self.accept_symbol(symbol):
             raise self.unexpected()
 
-    def bind(self) -> Any:
-        token = self.next()
-        if token.text == "?":
-            index = self._bound
-            self._bound += 1
-        else:
-            index = int(token.text[1:]) - 1
-        if index >= len(self.bindings):
-            raise compilation_error(f"Bind variable {token.text} not set.")
-        return self.bindings[index]
-
     def identifier(self) -> str:
         token = self.peek()
         if token.kind not in ("word", "quoted"):
@@ -194,12 +193,7 @@ class Reader:
         return fold(token.text)
 
     def name(self) -> Name:
-        """``[db.][schema.]name``, or ``IDENTIFIER(?)`` / ``IDENTIFIER('...')``."""
-        if self.is_word("IDENTIFIER") and self.peek(1).text == "(":
-            self.position += 2
-            text = self.string()
-            self.expect_symbol(")")
-            return parse_name(text)
+        """``[db.][schema.]name``."""
         parts = [self.identifier()]
         while self.peek().text == "." and len(parts) < 3:
             self.position += 1
@@ -208,12 +202,10 @@ class Reader:
         return Name(padded[0], padded[1], parts[-1])
 
     def is_string(self) -> bool:
-        return self.peek().kind in ("string", "dollar", "bind")
+        return self.peek().kind in ("string", "dollar")
 
     def string(self) -> str:
         token = self.peek()
-        if token.kind == "bind":
-            return str(self.bind())
         if token.kind not in ("string", "dollar"):
             raise self.unexpected()
         self.position += 1
@@ -221,8 +213,6 @@ class Reader:
 
     def integer(self) -> int:
         token = self.peek()
-        if token.kind == "bind":
-            return int(self.bind())
         if token.kind != "number" or not token.text.isdigit():
             raise self.unexpected()
         self.position += 1
@@ -231,7 +221,7 @@ class Reader:
     def scalar(self) -> str:
         """A string, number, word or quoted identifier, as text: the value of ``KEY = value``."""
         token = self.peek()
-        if token.kind in ("string", "dollar", "bind"):
+        if token.kind in ("string", "dollar"):
             return self.string()
         if token.kind in ("word", "number", "quoted"):
             self.position += 1

@@ -36,6 +36,7 @@ class Session:
     parameters: dict[str, Any] = field(default_factory=dict)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     temporary: dict[tuple[str, Qualified], Qualified] = field(default_factory=dict)
+    inline_formats: dict[str, dict[str, Any]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     connection: Connection | None = None
 
@@ -51,4 +52,4 @@ class Session:
 
     def query(self, sql: str) -> pa.Table:
         """Run a query for the server's own use, as this session sees the tables."""
-        return self.account.engine.execute(self, sql, ()).table
+        return self.account.engine.execute(self, sql).table

@@ -1,0 +1,120 @@
+"""A local Snowflake for the length of a ``with`` block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from .address import Address
+
+_START_TIMEOUT = 120.0  # seconds
+
+
+class LocalSnowflake:
+    """Starts a server of its own (own process, own port) and stops it at the end of the block.
+
+    ::
+
+        with LocalSnowflake() as snowflake:
+            connection = snowflake.connector.connect(**snowflake.connection_parameters)
+
+    Inside the block ``REQUESTS_CA_BUNDLE`` names a bundle that trusts the server.
+
+    :param data_dir: where it keeps its state; a temporary directory when None.
+    :raises RuntimeError: if the server does not come up; the message carries its log.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
+        self._given = None if data_dir is None else Path(data_dir)
+        self._cleanup = contextlib.ExitStack()
+        self._address: Address | None = None
+
+    def __enter__(self) -> LocalSnowflake:
+        with contextlib.ExitStack() as stack:
+            if self._given is None:
+                made = stack.enter_context(tempfile.TemporaryDirectory(prefix="snowml-local-"))
+                self.data_dir = Path(made)
+            else:
+                self.data_dir = self._given
+                self.data_dir.mkdir(parents=True, exist_ok=True)
+            self._address = self._start(stack)
+            if self._address.bundle:
+                stack.callback(_restore, "REQUESTS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE"))
+                os.environ["REQUESTS_CA_BUNDLE"] = self._address.bundle
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._address = None
+        self._cleanup.close()
+
+    @property
+    def address(self) -> Address:
+        if self._address is None:
+            raise RuntimeError("The local Snowflake runs only inside its with block.")
+        return self._address
+
+    @property
+    def connection_parameters(self) -> dict[str, Any]:
+        """For ``snowflake.connector.connect(**...)`` and ``Session.builder.configs(...)``."""
+        return self.address.connection_parameters
+
+    @property
+    def airflow_connection_uri(self) -> str:
+        """For the environment variable ``AIRFLOW_CONN_SNOWFLAKE_DEFAULT``."""
+        return self.address.airflow_connection_uri
+
+    def _start(self, stack: contextlib.ExitStack) -> Address:
+        log = stack.enter_context((self.data_dir / "server.log").open("a+"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "airflow_provider_snowml.local", "serve", "--port", "0",
+             "--data-dir", str(self.data_dir), "--until-stdin-closes"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        stack.callback(_stop, process)
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline and process.poll() is None:
+            address = Address.read(self.data_dir)
+            if address is not None and address.pid == process.pid:
+                return address
+            time.sleep(0.05)
+        raise RuntimeError(f"The local Snowflake did not start:\n{_tail(log)}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: IO[str]) -> str:
+    log.flush()
+    log.seek(0)
+    return log.read()[-4000:]
+
+
+def _restore(key: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(key, None)
+    else:
+        os.environ[key] = value

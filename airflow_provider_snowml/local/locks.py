@@ -1,0 +1,76 @@
+"""Writers of one table wait for each other, as Snowflake's do.
+
+DELETE, UPDATE, MERGE, TRUNCATE and DDL lock the whole table until their transaction ends;
+INSERT does not wait. At most 20 statements may wait for one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+
+from .errors import SnowflakeError
+
+MAX_WAITERS = 20
+
+
+class TableLocks:
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._owners: dict[str, int] = {}
+        self._waiters: Counter[str] = Counter()
+
+    def acquire(
+        self, tables: Iterable[str], owner: int, timeout: float, cancelled: threading.Event
+    ) -> None:
+        """Take the locks for a session, in a fixed order so that two statements cannot deadlock.
+
+        :param owner: the session's id; a session that holds a lock gets it again.
+        :param timeout: LOCK_TIMEOUT of the session, in seconds.
+        :param cancelled: ends the wait.
+        """
+        for table in sorted(set(tables)):
+            self._acquire(table, owner, timeout, cancelled)
+
+    def _acquire(
+        self, table: str, owner: int, timeout: float, cancelled: threading.Event
+    ) -> None:
+        def free() -> bool:
+            return cancelled.is_set() or self._owners.get(table, owner) == owner
+
+        with self._changed:
+            if not free():
+                if self._waiters[table] >= MAX_WAITERS:
+                    raise SnowflakeError(
+                        625,
+                        "57014",
+                        f"Statement has locked table '{table}' in another transaction and this lock "
+                        "has not yet been released.\nYour statement was aborted because the number "
+                        f"of waiters for this lock exceeds the {MAX_WAITERS} statements limit.",
+                    )
+                self._waiters[table] += 1
+                try:
+                    got = self._changed.wait_for(free, timeout)
+                finally:
+                    self._waiters[table] -= 1
+                if not got:
+                    raise SnowflakeError(
+                        610,
+                        "57014",
+                        f"Statement aborted: the lock on table '{table}' was not released within "
+                        f"LOCK_TIMEOUT ({timeout:.0f} seconds).",
+                    )
+            if cancelled.is_set():
+                raise SnowflakeError(604, "57014", "SQL execution canceled")
+            self._owners[table] = owner
+
+    def release(self, owner: int) -> None:
+        with self._changed:
+            self._owners = {t: o for t, o in self._owners.items() if o != owner}
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let waiting statements see that they were cancelled."""
+        with self._changed:
+            self._changed.notify_all()
