@@ -393,7 +393,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         job_name: Callable[[int], str],
         state: _State,
     ) -> Attempt | None:
-        """The latest attempt; if its statement still runs (an image is built), the job is as good as there."""
+        """The latest attempt; if its statement still runs (an image is built), the job counts as there."""
         if not attempts:
             return None
         latest = attempts[-1]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_snowml.core.batch_job import KNOWN
+from airflow_provider_snowml.core.batch_poller import Limits, Observation, Outcome, Poller, Statement
+
+NO_LIMIT = Limits(grace=30, max_errors=3)
+
+
+def outcomes(poller: Poller, *looks: tuple[float, Observation | str]) -> list[Outcome]:
+    return [
+        (poller.failed(seen, now) if isinstance(seen, str) else poller.observed(seen, now)).outcome
+        for now, seen in looks
+    ]
+
+
+@pytest.mark.parametrize("status", [*sorted(KNOWN), "NEVER_SEEN_BEFORE", None], ids=str)
+@pytest.mark.parametrize("success", [True, False])
+def test_every_status(status: str | None, success: bool) -> None:
+    expected = {
+        "FAILED": Outcome.FAILED,
+        "INTERNAL_ERROR": Outcome.FAILED,
+        "CANCELLED": Outcome.CANCELLED,
+        "DELETED": Outcome.CANCELLED,
+        "DONE": Outcome.SUCCEEDED if success else Outcome.WAIT,
+        None: Outcome.SUCCEEDED if success else Outcome.WAIT,
+    }
+    verdict = Poller(NO_LIMIT).observed(Observation(status, success), 0)
+    assert verdict.outcome is expected.get(status, Outcome.WAIT)
+
+
+def test_unknown_status_is_waited_on_and_said() -> None:
+    assert "does not know" in Poller(NO_LIMIT).observed(Observation("ODD"), 0).detail
+
+
+def test_both_orders_of_done_and_success() -> None:
+    running, done = Observation("RUNNING", False), Observation("DONE", False)
+    assert outcomes(Poller(NO_LIMIT), (0, running), (1, done), (20, Observation("DONE", True))) == [
+        Outcome.WAIT,
+        Outcome.WAIT,
+        Outcome.SUCCEEDED,
+    ]
+    assert outcomes(Poller(NO_LIMIT), (0, Observation("RUNNING", True)), (1, Observation("DONE", True))) == [
+        Outcome.WAIT,
+        Outcome.SUCCEEDED,
+    ]
+
+
+def test_done_without_success_fails_after_the_grace() -> None:
+    done = Observation("DONE", False)
+    assert outcomes(Poller(NO_LIMIT), (0, done), (29, done), (30, done)) == [
+        Outcome.WAIT,
+        Outcome.WAIT,
+        Outcome.INCOMPLETE,
+    ]
+
+
+def test_statement_first_then_job() -> None:
+    building = Observation(statement=Statement.RUNNING)
+    poller = Poller(NO_LIMIT)
+    assert outcomes(
+        poller,
+        (0, building),
+        (1000, building),
+        (1001, Observation("PENDING")),
+        (1002, Observation("DONE", True)),
+    ) == [Outcome.WAIT, Outcome.WAIT, Outcome.WAIT, Outcome.SUCCEEDED]
+
+
+def test_failed_statement_says_why_unless_the_job_is_there() -> None:
+    failed = Observation(statement=Statement.FAILED, statement_error="no such pool")
+    verdict = Poller(NO_LIMIT).observed(failed, 0)
+    assert verdict.outcome is Outcome.FAILED
+    assert "no such pool" in verdict.detail
+    lost_the_race = Observation("RUNNING", statement=Statement.FAILED, statement_error="already exists")
+    assert Poller(NO_LIMIT).observed(lost_the_race, 0).outcome is Outcome.WAIT
+
+
+def test_missing_job_is_lost_after_the_grace_only() -> None:
+    gone = Observation(statement=Statement.SUCCEEDED)
+    assert outcomes(
+        Poller(NO_LIMIT), (0, gone), (10, Observation("PENDING")), (11, gone), (40, gone), (41, gone)
+    ) == [
+        Outcome.WAIT,
+        Outcome.WAIT,
+        Outcome.WAIT,
+        Outcome.WAIT,
+        Outcome.LOST,
+    ]
+
+
+def test_errors_in_a_row_fail_the_wait_and_a_good_look_forgives() -> None:
+    running = Observation("RUNNING")
+    assert outcomes(Poller(NO_LIMIT), (0, "e"), (1, "e"), (2, running), (3, "e"), (4, "e"), (5, "e")) == [
+        *[Outcome.WAIT] * 5,
+        Outcome.POLL_ERRORS,
+    ]
+
+
+def test_timeouts() -> None:
+    limits = Limits(start_deadline=10, deadline=100)
+    pending, running = Observation("PENDING"), Observation("RUNNING")
+    building = Observation(statement=Statement.RUNNING)
+    assert outcomes(Poller(limits), (9, building), (10, building))[-1] is Outcome.START_TIMEOUT
+    assert outcomes(Poller(limits), (9, pending), (10, pending))[-1] is Outcome.START_TIMEOUT
+    assert outcomes(Poller(limits), (9, running), (10, running), (99, running), (100, running))[1:] == [
+        Outcome.WAIT,
+        Outcome.WAIT,
+        Outcome.TIMEOUT,
+    ]
+    assert outcomes(Poller(limits), (5, running), (50, "e"), (100, "e"))[-1] is Outcome.TIMEOUT
+    assert outcomes(Poller(limits), (200, Observation("DONE", True))) == [Outcome.SUCCEEDED]
+
+
+def test_path_alone_ignores_every_status_and_start() -> None:
+    poller = Poller(Limits(start_deadline=0, deadline=100, grace=1), path_only=True)
+    assert outcomes(poller, (5, Observation()), (50, Observation()), (60, Observation(success=True))) == [
+        Outcome.WAIT,
+        Outcome.WAIT,
+        Outcome.SUCCEEDED,
+    ]
