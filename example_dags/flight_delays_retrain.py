@@ -78,7 +78,7 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
     from sklearn.compose import make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OrdinalEncoder
+    from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
     from snowflake.ml.model.model_signature import infer_signature
 
     flights = session.table(training_table).to_pandas()
@@ -87,7 +87,8 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
         make_column_transformer(
             # A destination that the training weeks did not see counts as missing, not as an error.
             (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), CATEGORIES),
-            remainder="passthrough",
+            # Snowflake hands a model pandas' nullable types, which scikit-learn does not take.
+            (FunctionTransformer(pd.DataFrame.astype, kw_args={"dtype": "float64"}), NUMBERS),
         ),
         HistGradientBoostingClassifier(
             max_iter=80,
