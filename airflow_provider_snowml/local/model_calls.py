@@ -215,12 +215,14 @@ def _register(
     if function in account.model_functions:
         return
     is_json = [_duckdb_type(t) == "JSON" for _, t in method.inputs]
+    returns_json = _duckdb_type(method.return_type) == "JSON"
     package = models.directory(session, model, version)
 
     def run(*arrays: pa.ChunkedArray) -> pa.Array:
         columns = [_from_json(a) if j else a for a, j in zip(arrays, is_json, strict=True)]
         table = pa.table(columns, names=[f"c{i}" for i in range(len(columns))])
-        return account.model_hosts.call(version.id, package, method, table)
+        answer = account.model_hosts.call(version.id, package, method, table)
+        return pa.ExtensionArray.from_storage(pa.json_(), answer) if returns_json else answer
 
     parameters = [_duckdb_type(t) for _, t in method.inputs]
     account.engine.register_function(function, run, parameters, _duckdb_type(method.return_type))
