@@ -32,6 +32,8 @@ def inline(sql: str, bindings: Mapping[str, Binding] | None, describe_only: bool
         position += 1
         key = str(position) if token.text == "?" else token.text[1:]
         binding = (bindings or {}).get(key)
+        if binding is not None and isinstance(binding.get("value"), list):
+            binding = None
         if binding is None:
             if not describe_only and token.text == "?":
                 raise compilation_error(f"Bind variable {token.text} not set.")

@@ -266,7 +266,10 @@ def _sql_type(column: dict[str, Any]) -> str:
 
 
 def _loaded_row(location: StageLocation, f: StageFile, form: dict[str, Any]) -> list[Any]:
-    count = pq.read_metadata(f.file).num_rows if str(form["TYPE"]).upper() == "PARQUET" else _lines(f.file)
+    if str(form["TYPE"]).upper() == "PARQUET":
+        count = pq.read_metadata(f.file).num_rows
+    else:
+        count = max(_lines(f.file) - int(form.get("SKIP_HEADER", 0)), 0)
     name = f"{location.stage.name.lower()}/{f.path}"
     return [name, "LOADED", count, count, 1, 0, None, None, None, None]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import dataclasses
+import inspect
 import re
 import threading
 import time
@@ -18,21 +18,20 @@ import duckdb
 import pyarrow as pa
 import snowflake.connector.errors
 import sqlglot
-from fakesnow import info_schema, macros
+from fakesnow import info_schema, macros, transforms
 from fakesnow.fakes import FakeSnowflakeConnection
 from fakesnow.instance import FakeSnow
 from sqlglot import exp
 
 from . import model_calls, results
 from .catalog import LOADED_FILES, Qualified
-
 from .engine_errors import translate
 from .errors import SnowflakeError, does_not_exist, unsupported
 from .grammar import quote
 from .locks import TableLocks
 from .results import Result
 from .rewrite import TEMPORARY_SCHEMA, Rewriter, table_name
-from .types import rowtype
+from .types import rowtype, whole_numbers
 
 if TYPE_CHECKING:
     from .queries import Query
@@ -51,6 +50,10 @@ _READS = (exp.Query, exp.Describe, exp.Show)
 _SHOWS = {"TABLES", "VIEWS", "COLUMNS", "OBJECTS", "PRIMARY KEYS", "UNIQUE KEYS", "IMPORTED KEYS"}
 _KINDS = {"TABLE", "VIEW"}
 _ATTEMPTS = 50
+
+# fakesnow casts what is summed to DOUBLE, in case it is text. Sums of whole numbers must stay
+# whole; text has to be cast by whoever writes the statement.
+transforms.numeric_agg_implicit_cast = lambda expression: expression
 
 
 @dataclass
@@ -230,6 +233,8 @@ class Engine:
     def _end(self, session: Session, how: str) -> None:
         connection = _connection(session)
         try:
+            if how == "commit" and connection.writes:
+                self._begin(connection)
             if connection.begun:
                 getattr(connection.duck, how)()
         finally:
@@ -280,7 +285,7 @@ class Engine:
     def describe(self, session: Session, sql: str) -> Result:
         """The columns a query would return, without running it."""
         connection = _connection(session)
-        with self._prepared(session, sql, None) as (tree, _):
+        with self._prepared(session, sql, None) as (tree, _, _):
             if not isinstance(tree, exp.Query):
                 return results.status("", _type_id(tree))
             cursor = connection.fake.cursor()
@@ -305,7 +310,7 @@ class Engine:
         connection = _connection(session)
         if query is not None:
             query.interrupt = lambda: (connection.duck.interrupt(), self.locks.wake())[0]
-        with self._prepared(session, sql, batch) as (tree, finished):
+        with self._prepared(session, sql, batch) as (tree, rewriter, finished):
             writes = not isinstance(tree, _READS)
             if writes and not isinstance(tree, tuple(_DML)):
                 self.commit(session)  # DDL ends an open transaction
@@ -314,19 +319,19 @@ class Engine:
             text = tree.sql("snowflake")
             with self._translated(sql):
                 if connection.in_transaction:
-                    table = self._in_transaction(session, connection, tree, text, query)
+                    result = self._in_transaction(session, connection, tree, text, query)
                 else:
-                    table = self._autocommit(session, connection, tree, text, query)
+                    result = self._autocommit(session, connection, tree, text, query)
             finished()
             if isinstance(tree, (exp.Create, exp.Drop, exp.TruncateTable)):
                 for name in _locked_tables(session, tree):
                     session.account.catalog.drop(LOADED_FILES, name)
-        return table
+            return rewriter.status(result)
 
     @contextlib.contextmanager
     def _prepared(
         self, session: Session, sql: str, batch: pa.Table | None
-    ) -> Iterator[tuple[exp.Expression, Callable[[], None]]]:
+    ) -> Iterator[tuple[exp.Expression, Rewriter, Callable[[], None]]]:
         connection = _connection(session)
         if "!" in sql:
             sql = model_calls.rewrite(session, sql)
@@ -347,7 +352,7 @@ class Engine:
                 if batch is not None:
                     tree = rewriter.batch(tree, batch)
                 tree = rewriter.rewrite(tree)
-            yield tree, finished
+            yield tree, rewriter, finished
         finally:
             if session.connection is not None:
                 rewriter.finish(succeeded)
@@ -387,11 +392,7 @@ class Engine:
             connection.begun = False
         for attempt in range(_ATTEMPTS):
             try:
-                if not connection.begun:
-                    connection.duck.begin()
-                    connection.begun = True
-                    for write in connection.writes:
-                        _run(connection, sqlglot.parse_one(write, read="snowflake"), write)
+                self._begin(connection)
                 result = _run(connection, tree, text)
                 if not isinstance(tree, _READS):
                     connection.writes.append(text)
@@ -405,6 +406,15 @@ class Engine:
                 self._restart(connection)  # one failed statement does not end a transaction
                 raise
         raise AssertionError
+
+    def _begin(self, connection: Connection) -> None:
+        """DuckDB's transaction, with what was written so far, if it is not under way."""
+        if connection.begun:
+            return
+        connection.duck.begin()
+        connection.begun = True
+        for write in connection.writes:
+            _run(connection, sqlglot.parse_one(write, read="snowflake"), write)
 
     def _restart(self, connection: Connection) -> None:
         with contextlib.suppress(duckdb.Error):
@@ -439,9 +449,8 @@ def _connection(session: Session) -> Connection:
 def _run(connection: Connection, tree: exp.Expression, text: str) -> Result:
     cursor = connection.fake.cursor()
     cursor.execute(text, server=True)
-    table = cursor._arrow_table
     types = [rowtype(row[0], row[1]) for row in cursor._describe_last_sql()]
-    return Result(table, types, _type_id(tree))
+    return Result(whole_numbers(cursor._arrow_table, types), types, _type_id(tree))
 
 
 def _type_id(tree: exp.Expression) -> int:

@@ -84,7 +84,7 @@ def _binder(text: str) -> SnowflakeError:
 
 
 def _conversion(text: str) -> SnowflakeError:
-    value = re.search(r"'([^']*)'", text)
+    value = re.search(r"'([^']*)'", text) or re.search(r'"([^"]*)"', text)
     shown = value[1] if value else text
     if "timestamp" in text.lower():
         return SnowflakeError(100035, "22007", f"Timestamp '{shown}' is not recognized")

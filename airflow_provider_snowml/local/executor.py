@@ -105,7 +105,7 @@ def _answer(
 ) -> Result:
     batch: pa.Table | None = None
     sql = query.sql
-    if bindings and binds.is_batch(bindings):
+    if bindings and binds.is_batch(bindings) and not describe_only:
         batch = binds.batch_table(bindings)
     else:
         sql = resolve_identifiers(binds.inline(sql, bindings, describe_only))

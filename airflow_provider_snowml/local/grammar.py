@@ -14,7 +14,8 @@ from .errors import compilation_error
 
 _TOKEN = re.compile(
     r"""
-    (?P<space>\s+|--[^\n]*|//[^\n]*|/\*.*?\*/)
+    (?P<file>file://[^\s;']+)
+  | (?P<space>\s+|--[^\n]*|//[^\n]*|/\*.*?\*/)
   | (?P<dollar>\$\$.*?\$\$)
   | (?P<string>'(?:[^'\\]|''|\\.)*')
   | (?P<quoted>"(?:[^"]|"")*")

@@ -17,6 +17,8 @@ from . import functions
 from .catalog import Qualified
 from .errors import already_exists, unsupported
 from .grammar import Name, fold
+from .results import DDL, Result
+from .results import status as results_status
 
 if TYPE_CHECKING:
     from .engine import Connection
@@ -53,6 +55,7 @@ class Rewriter:
         self._registered: list[str] = []
         self._created: tuple[tuple[str, Qualified], Qualified] | None = None
         self._dropped: list[tuple[str, Qualified]] = []
+        self._visible: dict[str, str] = {}
 
     def rewrite(self, tree: exp.Expression) -> exp.Expression:
         self._name_projections(tree)
@@ -62,8 +65,11 @@ class Rewriter:
             location = _stage_of(table)
             if location is not None:
                 self._staged_files(table, location)
+        for values in list(tree.find_all(exp.Values)):
+            _name_values(values)
         tree = tree.transform(self._scalar)
         self._information_schema(tree)
+        self._using_template(tree)
         self._create(tree)
         self._temporary_names(tree)
         return tree
@@ -89,6 +95,15 @@ class Rewriter:
         self._connection.duck.register(name, table)
         self._registered.append(name)
         return exp.table_(exp.to_identifier(name, quoted=True), db="main", catalog="temp")
+
+    def status(self, result: Result) -> Result:
+        """The answer of a DDL statement, with the names that the session knows."""
+        if result.type_id != DDL or not self._visible:
+            return result
+        text = str(result.table.column(0)[0])
+        for inner, visible in self._visible.items():
+            text = text.replace(inner, visible)
+        return results_status(text)
 
     def finish(self, succeeded: bool) -> None:
         for name in self._registered:
@@ -148,6 +163,10 @@ class Rewriter:
     def _value(self, node: exp.Expression) -> Any:
         if isinstance(node, (exp.Literal, exp.RawString)):
             return node.to_py() if isinstance(node, exp.Literal) else node.this
+        if isinstance(node, exp.Tuple):
+            return [self._value(e) for e in node.expressions]
+        if isinstance(node, exp.Paren):
+            return self._value(node.this)
         if isinstance(node, exp.Null):
             return None
         if isinstance(node, exp.Boolean):
@@ -213,6 +232,31 @@ class Rewriter:
                 if function is not None:
                     _take_place(table, self.view_of(function(self._session).table))
 
+    def _using_template(self, tree: exp.Expression) -> None:
+        """CREATE TABLE ... USING TEMPLATE (SELECT ARRAY_AGG(OBJECT_CONSTRUCT(*)) FROM ...)."""
+        properties = tree.args.get("properties") if isinstance(tree, exp.Create) else None
+        template = properties and properties.find(exp.UsingTemplateProperty)
+        if not template:
+            return
+        query = template.this
+        while isinstance(query, exp.Subquery):
+            query = query.this
+        if not isinstance(query, exp.Select) or not isinstance(query.expressions[0].unalias(), exp.ArrayAgg):
+            raise unsupported(tree.sql("snowflake"))
+        source = exp.select("*").from_(query.args["from_"].this.copy())
+        found = self._connection.duck.execute(source.sql("duckdb")).fetchall()
+        columns = [
+            exp.ColumnDef(
+                this=exp.to_identifier(row[0], quoted=True),
+                kind=exp.DataType.build(row[1], dialect="snowflake"),
+            )
+            for row in sorted(found, key=lambda row: row[5])
+        ]
+        template.pop()
+        if not properties.expressions:
+            tree.set("properties", None)
+        tree.set("this", exp.Schema(this=tree.this, expressions=columns))
+
     def _create(self, tree: exp.Expression) -> None:
         """CREATE TEMPORARY TABLE or VIEW: a table of a hidden schema, known to this session only."""
         if not isinstance(tree, exp.Create):
@@ -239,6 +283,7 @@ class Rewriter:
                 f'CREATE SCHEMA IF NOT EXISTS "{name.database}".{TEMPORARY_SCHEMA}'
             )
         self._created = (key, inner)
+        self._visible[inner.name] = name.name
         _rename(target, inner)
 
     def _temporary_names(self, tree: exp.Expression) -> None:
@@ -259,6 +304,7 @@ class Rewriter:
                 continue
             if isinstance(tree, exp.Drop):
                 self._dropped.append(key)
+            self._visible[inner.name] = key[1].name
             alias = table.alias
             _rename(table, inner)
             if not alias and not isinstance(tree, (exp.Drop, exp.Create, exp.Alter)):
@@ -303,6 +349,18 @@ def _stage_of(table: exp.Table) -> str | None:
     if isinstance(table.this, exp.Literal) and table.this.name.startswith("@"):
         return str(table.this.name)
     return None
+
+
+def _name_values(values: exp.Values) -> None:
+    """``SELECT $1 FROM VALUES (...)``: the columns of VALUES are called COLUMN1, COLUMN2, ..."""
+    if not isinstance(values.parent, (exp.From, exp.Join)) or values.alias_column_names:
+        return
+    width = len(values.expressions[0].expressions)
+    names = [exp.to_identifier(f"COLUMN{i + 1}") for i in range(width)]
+    alias = values.alias or "VALUES_"
+    values.set("alias", exp.TableAlias(this=exp.to_identifier(alias), columns=names))
+    for parameter in _parameters(values.parent_select):
+        parameter.replace(exp.column(f"COLUMN{parameter.this.name}"))
 
 
 def _parameters(select: exp.Expression | None) -> list[exp.Parameter]:

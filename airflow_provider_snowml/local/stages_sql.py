@@ -289,14 +289,7 @@ def get(session: Session, reader: Reader) -> Result:
 
 def _file_url(reader: Reader) -> str:
     """``file://...``, quoted or bare, as a path on the client's disk."""
-    if reader.is_string():
-        url = reader.string()
-    else:
-        start = reader.peek().start
-        end = start
-        while not reader.at_end() and (reader.peek().start == end or end == start):
-            end = reader.next().end
-        url = reader.sql[start:end]
+    url = reader.next().text if reader.peek().kind == "file" else reader.string()
     if not url.startswith("file://"):
         raise compilation_error(f"invalid file location '{url}'")
     path = url.removeprefix("file://")

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pyarrow as pa
-from fakesnow.arrow import to_ipc, to_sf
+import pyarrow.compute as pc
 
 _TYPES = {
     '"NULL"': "text",
@@ -67,28 +67,84 @@ def rowtype(name: str, duckdb_type: str) -> dict[str, Any]:
     }
 
 
+def whole_numbers(table: pa.Table, rowtypes: list[dict[str, Any]]) -> pa.Table:
+    """DuckDB hands a HUGEINT (every SUM of whole numbers) out as a float: make it whole again."""
+    for i, type_ in enumerate(rowtypes):
+        array = table.column(i)
+        if type_["type"] == "fixed" and pa.types.is_floating(array.type):
+            try:
+                whole = array.cast(pa.int64())
+            except pa.ArrowInvalid:
+                whole = array.cast(pa.decimal128(38, 0))
+            table = table.set_column(i, table.field(i).name, whole)
+    return table
+
+
 def to_wire(table: pa.Table, rowtypes: list[dict[str, Any]]) -> bytes:
-    """The rows as the Arrow stream that the connector reads."""
-    arrays = []
-    for array, column in zip(table.columns, rowtypes, strict=True):
-        if column["type"] == "timestamp_ltz" and array.type.tz:
-            # The wire has no zone for it; with one, Arrow's conversion would add a third field.
-            array = array.cast(pa.timestamp(array.type.unit))
-        if pa.types.is_nested(array.type):
-            text = [None if v is None else json.dumps(v, default=str) for v in array.to_pylist()]
-            array = pa.chunked_array([pa.array(text, type=pa.string())])
-        elif pa.types.is_unsigned_integer(array.type):
-            array = array.cast(pa.int64())
-        elif pa.types.is_float32(array.type):
-            array = array.cast(pa.float64())
-        elif pa.types.is_large_string(array.type):
-            array = array.cast(pa.string())
-        elif pa.types.is_timestamp(array.type) and array.type.unit in ("s", "ms"):
-            array = array.cast(pa.timestamp("us", tz=array.type.tz))
-        elif pa.types.is_null(array.type):
-            array = array.cast(pa.string())
+    """The rows as the Arrow stream that the connector reads.
+
+    Its fields carry Snowflake's logical type as metadata; times are whole numbers, timestamps
+    pairs of seconds and nanoseconds (and the zone's offset for TIMESTAMP_TZ).
+    """
+    fields, arrays = [], []
+    for column, type_ in zip(table.columns, rowtypes, strict=True):
+        array = _wire_array(column.combine_chunks(), type_["type"])
+        metadata = {
+            "logicalType": type_["type"].upper(),
+            "precision": str(type_["precision"] or 38),
+            "scale": str(type_["scale"] or 0),
+            "charLength": str(type_["length"] or 0),
+        }
         arrays.append(array)
-    names = [f"c{i}" for i in range(len(arrays))]  # names may repeat; Arrow does not mind less
-    plain = pa.Table.from_arrays(arrays, names=names)
-    converted = to_sf(plain, rowtypes)  # type: ignore[arg-type]
-    return bytes(to_ipc(converted.rename_columns([r["name"] for r in rowtypes])))
+        fields.append(pa.field(type_["name"], array.type, metadata=metadata))
+    schema = pa.schema(fields)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return bytes(sink.getvalue())
+
+
+def _wire_array(array: pa.Array, type_: str) -> pa.Array:
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    kind = array.type
+    if pa.types.is_timestamp(kind):
+        return _timestamps(array, with_zone=type_ == "timestamp_tz")
+    if pa.types.is_time(kind):
+        return array.cast(pa.time64("ns")).cast(pa.int64())
+    if pa.types.is_nested(kind):
+        text = [None if v is None else json.dumps(v, default=str) for v in array.to_pylist()]
+        return pa.array(text, type=pa.string())
+    if pa.types.is_null(kind):
+        return array.cast(pa.string())
+    if pa.types.is_unsigned_integer(kind):
+        return array.cast(pa.int64())
+    if pa.types.is_floating(kind):
+        return array.cast(pa.float64())
+    if pa.types.is_large_string(kind):
+        return array.cast(pa.string())
+    if type_ == "text" and not pa.types.is_string(kind):
+        return array.cast(pa.string())
+    return array
+
+
+def _timestamps(array: pa.Array, with_zone: bool) -> pa.Array:
+    nanoseconds = array.cast(pa.timestamp("ns", tz=array.type.tz)).cast(pa.int64())
+    billion = pa.scalar(1_000_000_000, pa.int64())
+    filled = pc.fill_null(nanoseconds, 0)
+    seconds = pc.divide(pc.subtract(filled, _modulo(filled, billion)), billion)
+    fraction = _modulo(filled, billion).cast(pa.int32())
+    parts = [seconds, fraction]
+    fields = [pa.field("epoch", pa.int64(), False), pa.field("fraction", pa.int32(), False)]
+    if with_zone:
+        parts.append(pa.array([1440] * len(array), type=pa.int32()))
+        fields.append(pa.field("timezone", pa.int32(), False))
+    return pa.StructArray.from_arrays(parts, fields=fields, mask=pc.is_null(nanoseconds))
+
+
+def _modulo(values: pa.Array, divisor: pa.Scalar) -> pa.Array:
+    """The remainder that is never negative; times before 1970 count from the second below."""
+    remainder = pc.subtract(values, pc.multiply(pc.divide(values, divisor), divisor))
+    return pc.if_else(pc.less(remainder, 0), pc.add(remainder, divisor), remainder)
