@@ -45,6 +45,7 @@ from airflow_provider_snowml.hooks.batch_jobs import (
     is_over,
     job_identifier,
     log_tail,
+    manifest_of_output,
     write_manifest,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -219,23 +220,21 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
                     cancel_on_kill=self.cancel_on_kill,
                 ),
                 method_name="execute_complete",
-                kwargs={"manifest": asdict(manifest), "query_id": query_id},
                 # The trigger keeps the time itself; this is for a trigger that can't.
                 timeout=timedelta(seconds=self.timeout + 600),
             )
         verdict = self._watch(manifest, query_id, limits)
         return self._complete(verdict, manifest, query_id)
 
-    def execute_complete(
-        self,
-        context: Context,
-        event: dict[str, Any],
-        manifest: dict[str, Any],
-        query_id: str | None,
-    ) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""
+        # Not from defer's kwargs: dag.test() drops them.
+        location = StageLocation.parse(event["job_output_location"])
+        manifest = manifest_of_output(self.get_hook(), location)
+        if manifest is None:
+            raise BatchJobOwnershipError(f"The manifest of job {event['job_name']} is gone.")
         verdict = Verdict(Outcome(event["outcome"]), event["detail"], event["status"])
-        return self._complete(verdict, JobManifest(**manifest), query_id)
+        return self._complete(verdict, manifest, event["query_id"])
 
     def on_kill(self) -> None:
         """Cancel the attempt that this try submitted or attached to, and no other."""

@@ -20,8 +20,8 @@ class SnowMLBatchJobTrigger(BaseTrigger):
     """Wait until a batch job has ended, by the same judgement as the worker.
 
     It polls over one connection that it keeps open, in a thread, so that other triggers are not held up. It
-    yields one event: ``{"outcome": ..., "detail": ..., "status": ...}`` (see
-    :class:`~airflow_provider_snowml.core.batch_poller.Outcome`).
+    yields one event: ``{"outcome", "detail", "status", "job_name", "job_output_location", "query_id"}`` (see
+    :class:`~airflow_provider_snowml.core.batch_poller.Verdict`).
 
     :param job_output_location: the job's output directory, fully qualified.
     :param job_name: the job's full name; ``None`` to wait for ``_SUCCESS`` alone.
@@ -84,9 +84,18 @@ class SnowMLBatchJobTrigger(BaseTrigger):
         try:
             while not is_over(verdict := await asyncio.to_thread(watch.look)):
                 await asyncio.sleep(self.poll_interval)
-            yield TriggerEvent(event_of(verdict))  # type: ignore[no-untyped-call]
+            yield TriggerEvent(self._event(verdict))  # type: ignore[no-untyped-call]
         finally:
             await asyncio.to_thread(watch.close)
+
+    def _event(self, verdict: Verdict) -> dict[str, Any]:
+        return {
+            **asdict(verdict),
+            "outcome": verdict.outcome.value,
+            "job_name": self.job_name,
+            "job_output_location": self.job_output_location,
+            "query_id": self.query_id,
+        }
 
     async def on_kill(self) -> None:
         """A user killed, cleared or marked the deferred task: cancel the job that this trigger carries."""
@@ -98,8 +107,3 @@ class SnowMLBatchJobTrigger(BaseTrigger):
             await asyncio.to_thread(lambda: end_job(self._hook(), job, self.query_id, wait=0))
         except Exception as error:
             self.log.error("Job %s could not be cancelled and may still run: %s", job, error)
-
-
-def event_of(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as an event's payload."""
-    return {**asdict(verdict), "outcome": verdict.outcome.value}
