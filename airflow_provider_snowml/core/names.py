@@ -7,10 +7,14 @@ without passing through here, except the text of a query, which is code and docu
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
 
-from airflow_provider_snowml.exceptions import InvalidNameError, PersonalDatabaseError
+from airflow_provider_snowml.exceptions import InvalidArgumentError, InvalidNameError, PersonalDatabaseError
 
 MAX_LENGTH = 255
 
@@ -226,6 +230,31 @@ class StageLocation:
 def literal(text: str) -> str:
     """A string as a SQL literal: backslashes escaped first, then quotes."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def value_sql(value: Any) -> str:
+    """A value as it is written in a statement.
+
+    Not bound: a connector connection and the one inside a Snowpark session bind in different styles.
+
+    :param value: text, a number, a boolean, a date, a time stamp or ``None``.
+    :raises InvalidArgumentError: for anything else.
+    """
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    if isinstance(value, datetime):
+        return f"{literal(value.isoformat())}::TIMESTAMP_{'NTZ' if value.tzinfo is None else 'TZ'}"
+    if isinstance(value, date):
+        return f"{literal(value.isoformat())}::DATE"
+    raise InvalidArgumentError(
+        f"{value!r} is a {type(value).__name__}: use text, a number, a boolean, a date or a time stamp."
+    )
 
 
 def refuse_personal_database(database: str) -> None:

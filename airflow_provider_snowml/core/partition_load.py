@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, value_sql
 from airflow_provider_snowml.exceptions import PredictionColumnsError
-
-Statement = tuple[str, dict[str, Any]]
 
 # What each loaded row says about where it came from.
 STAMP_TYPES = {"MODEL": "VARCHAR", "VERSION": "VARCHAR", "RUN_ID": "VARCHAR", "LOADED_AT": "TIMESTAMP_NTZ"}
@@ -45,33 +43,29 @@ class PartitionLoad:
         """Whether the source says itself which slice its rows are of."""
         return self.replace_column.name in self.columns
 
-    def create_target(self) -> Statement:
+    def create_target(self) -> str:
         """Create the table if it is missing, with the source's columns, the key and the stamps.
 
         The key's type is the source's, else that of the value.
         """
-        selected = [_column(column) for column in self.columns]
-        values: dict[str, Any] = {}
+        selected = [Identifier.of(column).sql for column in self.columns]
         if not self.source_has_key:
-            # A bare literal would give VARCHAR(length of this value), too short for the next one.
-            values["key"] = self.replace_value
-            key = "%(key)s::VARCHAR" if isinstance(self.replace_value, str) else "%(key)s"
-            selected.append(f"{key} AS {_column(self.replace_column.name)}")
+            # A bare text would give VARCHAR of its own length, too short for the next one.
+            type_ = "::VARCHAR" if isinstance(self.replace_value, str) else ""
+            selected.append(f"{value_sql(self.replace_value)}{type_} AS {self.replace_column.sql}")
         selected += [f"NULL::{STAMP_TYPES[name]} AS {name}" for name in self.stamps]
-        return _statement(
-            f"CREATE TABLE IF NOT EXISTS {_name(self.target)} AS "
-            f"SELECT {', '.join(selected)} FROM {_name(self.source)} WHERE FALSE",
-            values,
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.target.sql} AS "
+            f"SELECT {', '.join(selected)} FROM {self.source.sql} WHERE FALSE"
         )
 
-    def count_foreign_rows(self) -> Statement | None:
+    def count_foreign_rows(self) -> str | None:
         """Count the source's rows that are of another slice; ``None`` if it cannot have any."""
         if not self.source_has_key:
             return None
-        return _statement(
-            f"SELECT COUNT(*) FROM {_name(self.source)} "
-            f"WHERE {_column(self.replace_column.name)} IS DISTINCT FROM %(key)s",
-            {"key": self.replace_value},
+        return (
+            f"SELECT COUNT(*) FROM {self.source.sql} "
+            f"WHERE {self.replace_column.sql} IS DISTINCT FROM {value_sql(self.replace_value)}"
         )
 
     def check_target_columns(self, target_columns: Sequence[str]) -> None:
@@ -89,47 +83,25 @@ class PartitionLoad:
                 f"the rows have no {', '.join(missing) or '(none)'}. Change the table or what is selected."
             )
 
-    def delete(self) -> Statement:
+    def delete(self) -> str:
         """Delete the slice."""
-        return _statement(
-            f"DELETE FROM {_name(self.target)} "
-            f"WHERE {_column(self.replace_column.name)} IS NOT DISTINCT FROM %(key)s",
-            {"key": self.replace_value},
+        return (
+            f"DELETE FROM {self.target.sql} "
+            f"WHERE {self.replace_column.sql} IS NOT DISTINCT FROM {value_sql(self.replace_value)}"
         )
 
-    def insert(self) -> Statement:
+    def insert(self) -> str:
         """Insert the slice."""
-        selected = [_column(column) for column in self.columns]
-        values: dict[str, Any] = {}
+        selected = [Identifier.of(column).sql for column in self.columns]
         if not self.source_has_key:
-            selected.append("%(key)s")
-            values["key"] = self.replace_value
-        for name, value in self.stamps.items():
-            if value is NOW:
-                selected.append("CURRENT_TIMESTAMP()::TIMESTAMP_NTZ")
-            else:
-                selected.append(f"%({name.lower()})s")
-                values[name.lower()] = value
-        columns = ", ".join(_column(column) for column in self._inserted_columns())
-        return _statement(
-            f"INSERT INTO {_name(self.target)} ({columns}) "
-            f"SELECT {', '.join(selected)} FROM {_name(self.source)}",
-            values,
+            selected.append(value_sql(self.replace_value))
+        for value in self.stamps.values():
+            selected.append("CURRENT_TIMESTAMP()::TIMESTAMP_NTZ" if value is NOW else value_sql(value))
+        columns = ", ".join(Identifier.of(column).sql for column in self._inserted_columns())
+        return (
+            f"INSERT INTO {self.target.sql} ({columns}) SELECT {', '.join(selected)} FROM {self.source.sql}"
         )
 
     def _inserted_columns(self) -> list[str]:
         key = [] if self.source_has_key else [self.replace_column.name]
         return [*self.columns, *key, *self.stamps]
-
-
-def _column(name: str) -> str:
-    return Identifier.of(name).sql.replace("%", "%%")
-
-
-def _name(name: QualifiedName) -> str:
-    return name.sql.replace("%", "%%")
-
-
-def _statement(sql: str, values: dict[str, Any]) -> Statement:
-    # The connector formats a statement only if there are values; %% must not reach Snowflake.
-    return (sql if values else sql % (), values)

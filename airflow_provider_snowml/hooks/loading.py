@@ -73,18 +73,18 @@ def replace_slice(hook: SnowMLHook, load: PartitionLoad) -> None:
     :raises LockWaitersError: if the lock is still contended after several tries.
     """
     counting = load.count_foreign_rows()
-    if counting is not None and (foreign := int(hook.value(*counting))):
+    if counting is not None and (foreign := int(hook.value(counting))):
         raise ForeignRowsError(
             f"{foreign} rows have another {load.replace_column} than {load.replace_value!r}, so they would "
             f"end up in other slices of {load.target}: select only this slice's rows."
         )
-    hook.rows(*load.create_target())
+    hook.rows(load.create_target())
     load.check_target_columns(hook.columns(f"SELECT * FROM {load.target.sql}"))
     for attempt in range(1, LOCK_RETRIES + 1):
         try:
             with hook.transaction():
-                hook.rows(*load.delete())
-                hook.rows(*load.insert())
+                hook.rows(load.delete())
+                hook.rows(load.insert())
             return
         except LockWaitersError:
             if attempt == LOCK_RETRIES:

@@ -154,15 +154,13 @@ class SnowMLHook(SnowflakeHook):
     def rows(
         self,
         sql: str,
-        parameters: Mapping[str, Any] | None = None,
         *,
         statement_params: Mapping[str, Any] | None = None,
         file_stream: BytesIO | None = None,
     ) -> list[Row]:
         """Run one statement and return its rows as dictionaries.
 
-        :param sql: the statement; values as ``%(name)s``.
-        :param parameters: the values.
+        :param sql: the statement, sent as it is.
         :param statement_params: parameters of this statement only.
         :param file_stream: what a PUT uploads.
         :raises StatementError: or a subclass, if Snowflake refuses it.
@@ -175,15 +173,15 @@ class SnowMLHook(SnowflakeHook):
         with self.open_connection() as connection, mapped_errors():
             cursor = connection.cursor()
             try:
-                cursor.execute(sql, dict(parameters) if parameters else None, **options)
+                cursor.execute(sql, **options)
                 names = [column.name for column in cursor.description or ()]
                 return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
             finally:
                 cursor.close()
 
-    def value(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    def value(self, sql: str) -> Any:
         """The first column of the first row."""
-        return next(iter(self.rows(sql, parameters)[0].values()))
+        return next(iter(self.rows(sql)[0].values()))
 
     def columns(self, query: str) -> list[str]:
         """The columns that a query would give; it is not run."""
@@ -398,7 +396,7 @@ class SnowMLHook(SnowflakeHook):
 
     def cancel_statement(self, query_id: str) -> None:
         """Cancel a running statement; one that has ended is left as it is."""
-        self.rows("SELECT SYSTEM$CANCEL_QUERY(%(query_id)s)", {"query_id": query_id})
+        self.rows(f"SELECT SYSTEM$CANCEL_QUERY({literal(query_id)})")
 
     def job_status(self, job: QualifiedName) -> str | None:
         """The job's status; ``None`` if there is no such job."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from datetime import date, datetime
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +14,9 @@ from airflow_provider_snowml.core.names import (
     StageLocation,
     literal,
     refuse_dollar_quotes,
+    value_sql,
 )
-from airflow_provider_snowml.exceptions import InvalidNameError, PersonalDatabaseError
+from airflow_provider_snowml.exceptions import InvalidArgumentError, InvalidNameError, PersonalDatabaseError
 
 DEFAULT = SchemaName.of("DB", "SC")
 
@@ -113,6 +117,23 @@ def test_containment_goes_by_directory_not_by_prefix() -> None:
 
 def test_literal_escapes_backslashes_before_quotes() -> None:
     assert literal("a'b\\'c") == r"'a\'b\\\'c'"
+
+
+def test_values_of_every_kind() -> None:
+    values = [None, True, 1, 1.5, Decimal("2.50"), "a'b", date(2013, 6, 1), datetime(2013, 6, 1, 2)]
+    assert [value_sql(value) for value in values] == [
+        "NULL",
+        "TRUE",
+        "1",
+        "1.5",
+        "2.50",
+        r"'a\'b'",
+        "'2013-06-01'::DATE",
+        "'2013-06-01T02:00:00'::TIMESTAMP_NTZ",
+    ]
+    for odd in ({}, [1], float("nan"), b"x"):
+        with pytest.raises(InvalidArgumentError):
+            value_sql(odd)
 
 
 def test_dollar_quotes_are_refused() -> None:

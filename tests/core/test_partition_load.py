@@ -14,39 +14,33 @@ def load(*columns: str, **stamps: object) -> PartitionLoad:
 
 
 def test_the_key_is_added_where_the_rows_lack_it() -> None:
-    sql, values = load("ID", "P").insert()
-    assert sql == "INSERT INTO DB.SC.PREDICTIONS (ID, P, DAY) SELECT ID, P, %(key)s FROM DB.SC.TEMP"
-    assert values == {"key": "2013-06-01"}
+    assert load("ID", "P").insert() == (
+        "INSERT INTO DB.SC.PREDICTIONS (ID, P, DAY) SELECT ID, P, '2013-06-01' FROM DB.SC.TEMP"
+    )
     assert load("ID").count_foreign_rows() is None
+    assert "'2013-06-01'::VARCHAR AS DAY" in load("ID").create_target()
 
 
 def test_rows_with_the_key_keep_it_and_are_checked() -> None:
-    sql, values = load("ID", "DAY").insert()
-    assert sql == "INSERT INTO DB.SC.PREDICTIONS (ID, DAY) SELECT ID, DAY FROM DB.SC.TEMP"
-    assert values == {}
-    counting = load("DAY").count_foreign_rows()
-    assert counting is not None and "IS DISTINCT FROM %(key)s" in counting[0]
+    assert load("ID", "DAY").insert() == (
+        "INSERT INTO DB.SC.PREDICTIONS (ID, DAY) SELECT ID, DAY FROM DB.SC.TEMP"
+    )
+    assert load("DAY").count_foreign_rows() == (
+        "SELECT COUNT(*) FROM DB.SC.TEMP WHERE DAY IS DISTINCT FROM '2013-06-01'"
+    )
 
 
-def test_stamps_are_bound_and_the_time_is_snowflakes() -> None:
-    sql, values = load("ID", "DAY", MODEL="m", LOADED_AT=NOW).insert()
-    assert sql.endswith("SELECT ID, DAY, %(model)s, CURRENT_TIMESTAMP()::TIMESTAMP_NTZ FROM DB.SC.TEMP")
-    assert values == {"model": "m"}
+def test_stamps_are_values_and_the_time_is_snowflakes() -> None:
+    sql = load("ID", "DAY", MODEL="it's", LOADED_AT=NOW).insert()
+    assert sql.endswith(r"SELECT ID, DAY, 'it\'s', CURRENT_TIMESTAMP()::TIMESTAMP_NTZ FROM DB.SC.TEMP")
 
 
 def test_only_the_slice_is_deleted_and_a_null_slice_is_one() -> None:
-    sql, values = load("ID").delete()
-    assert sql == "DELETE FROM DB.SC.PREDICTIONS WHERE DAY IS NOT DISTINCT FROM %(key)s"
-    assert values == {"key": "2013-06-01"}
-
-
-def test_percent_signs_in_names_survive_the_connectors_formatting() -> None:
-    sql, values = load("a%b").insert()
-    assert sql % values == (
-        'INSERT INTO DB.SC.PREDICTIONS ("a%b", DAY) SELECT "a%b", 2013-06-01 FROM DB.SC.TEMP'
+    assert load("ID").delete() == (
+        "DELETE FROM DB.SC.PREDICTIONS WHERE DAY IS NOT DISTINCT FROM '2013-06-01'"
     )
-    sql, values = load("a%b", "DAY").insert()
-    assert values == {} and '"a%b"' in sql
+    null = PartitionLoad(TARGET, SOURCE, ("ID",), Identifier.parse("day"), None)
+    assert null.delete().endswith("WHERE DAY IS NOT DISTINCT FROM NULL")
 
 
 def test_columns_that_differ_are_listed() -> None:
