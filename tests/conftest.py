@@ -48,26 +48,28 @@ def schema(local_snowflake) -> Iterator[str]:
         connection.cursor().execute(f"DROP SCHEMA IF EXISTS {name}")
 
 
-def parameters_in(local_snowflake, schema: str) -> dict:
+@pytest.fixture
+def parameters(local_snowflake, schema) -> dict:
+    """The connector's parameters, into the fresh schema."""
     database, name = schema.split(".")
     return {**local_snowflake.connection_parameters, "database": database, "schema": name}
 
 
 @pytest.fixture
-def connection(local_snowflake, schema) -> Iterator:
+def connection(parameters) -> Iterator:
     """A connector connection in the fresh schema."""
     import snowflake.connector
 
-    with snowflake.connector.connect(**parameters_in(local_snowflake, schema)) as connection:
+    with snowflake.connector.connect(**parameters) as connection:
         yield connection
 
 
 @pytest.fixture
-def session(local_snowflake, schema) -> Iterator:
+def session(parameters) -> Iterator:
     """A Snowpark session in the fresh schema."""
     from snowflake.snowpark import Session
 
-    session = Session.builder.configs(parameters_in(local_snowflake, schema)).create()
+    session = Session.builder.configs(parameters).create()
     yield session
     session.close()
 

@@ -49,6 +49,13 @@ _DML = {
 _READS = (exp.Query, exp.Describe, exp.Show)
 _SHOWS = {"TABLES", "VIEWS", "COLUMNS", "OBJECTS", "PRIMARY KEYS", "UNIQUE KEYS", "IMPORTED KEYS"}
 _KINDS = {"TABLE", "VIEW"}
+_PROPERTIES = (
+    exp.TemporaryProperty,
+    exp.TransientProperty,
+    exp.UsingTemplateProperty,
+    exp.SchemaCommentProperty,
+    exp.CopyGrantsProperty,
+)
 _ATTEMPTS = 50
 
 # fakesnow casts what is summed to DOUBLE, in case it is text. Sums of whole numbers must stay
@@ -467,7 +474,9 @@ def _check_supported(tree: exp.Expression, sql: str) -> None:
     if isinstance(tree, (exp.Query, *_DML)):
         return
     if isinstance(tree, (exp.Create, exp.Drop, exp.Alter)) and str(tree.args.get("kind")) in _KINDS:
-        return
+        properties = tree.args.get("properties")
+        if all(isinstance(p, _PROPERTIES) for p in (properties.expressions if properties else ())):
+            return
     if isinstance(tree, exp.TruncateTable):
         return
     if isinstance(tree, exp.Comment) and str(tree.args.get("kind")) in ("TABLE", "COLUMN", "VIEW"):
