@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import uuid
@@ -25,6 +26,10 @@ os.environ.update(
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 )
+
+
+def pytest_unconfigure() -> None:
+    logging.raiseExceptions = False  # Snowpark logs once more at exit, to pytest's closed streams
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +95,118 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+# -- the provider -----------------------------------------------------------------------------------------
+
+
+class Scoring:
+    """What the provider's tests score with: a schema with models, a table, a stage and a compute pool.
+
+    ``M`` predicts whether F1 > 20 and has versions V1 (the default, CHAMPION) and V2; ``SLOW`` waits F1
+    seconds, says so, and fails if F1 is negative.
+    """
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self.database, self.name = schema.split(".")
+        self.pool = "TEST_POOL"
+
+    def hook(self):
+        from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+        return SnowMLHook(database=self.database, schema=self.name)
+
+
+def _log_models(hook) -> None:
+    import numpy as np
+    import pandas as pd
+    from sklearn.linear_model import LogisticRegression
+    from snowflake.ml.model import custom_model
+    from snowflake.ml.model.model_signature import infer_signature
+
+    def predict(self, rows):
+        import time
+
+        seconds = float(rows["F1"].max())
+        print(f"waiting {seconds} seconds", flush=True)
+        if seconds < 0:
+            raise ValueError("the model broke on purpose")
+        time.sleep(seconds)
+        return rows[["F1"]].rename(columns={"F1": "WAITED"})
+
+    # snowflake-ml reads annotations as they are, and here they would be texts. Made in a function, the class
+    # is pickled by value: the job's process cannot import this module.
+    predict.__annotations__ = {"rows": pd.DataFrame, "return": pd.DataFrame}
+    slow_model = type("Slow", (custom_model.CustomModel,), {"predict": custom_model.inference_api(predict)})
+
+    features = pd.DataFrame({"F1": np.arange(60.0), "F2": np.arange(60.0)[::-1]})
+    classifier = LogisticRegression().fit(features, (features.F1 > 20).astype(int))
+    waited = features[["F1"]].rename(columns={"F1": "WAITED"})
+    with hook.session() as session:
+        registry = hook.registry(session, hook.default_schema())
+        for version in ("V1", "V2"):
+            registry.log_model(
+                classifier, model_name="M", version_name=version, sample_input_data=features.head()
+            )
+        registry.get_model("M").version("V1").set_alias("CHAMPION")
+        registry.log_model(
+            slow_model(),
+            model_name="SLOW",
+            version_name="V1",
+            signatures={"predict": infer_signature(features[["F1"]], waited)},
+        )
+
+
+@pytest.fixture(scope="session")
+def scoring_schema(local_snowflake) -> Iterator[Scoring]:
+    import snowflake.connector
+
+    scoring = Scoring(f"SNOWML.SCORING_{uuid.uuid4().hex[:12].upper()}")
+    with (
+        snowflake.connector.connect(**local_snowflake.connection_parameters) as connection,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", local_snowflake.airflow_connection_uri)
+        execute = connection.cursor().execute
+        execute(f"CREATE SCHEMA {scoring.schema}")
+        execute(
+            f"CREATE TABLE {scoring.schema}.X AS SELECT SEQ4()::INT AS ID, SEQ4()::FLOAT AS F1, "
+            "(59 - SEQ4())::FLOAT AS F2, DATEADD(day, MOD(SEQ4(), 2), '2013-06-01'::DATE) AS DAY "
+            "FROM TABLE(GENERATOR(ROWCOUNT => 60))"
+        )
+        execute(f"CREATE STAGE {scoring.schema}.ST ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
+        execute(
+            f"CREATE COMPUTE POOL IF NOT EXISTS {scoring.pool} MIN_NODES = 1 MAX_NODES = 1 "
+            "INSTANCE_FAMILY = CPU_X64_XS"
+        )
+        _log_models(scoring.hook())
+        yield scoring
+        execute(f"DROP SCHEMA IF EXISTS {scoring.schema}")
+
+
+@pytest.fixture
+def scoring(scoring_schema, local_snowflake, monkeypatch) -> Scoring:
+    """The models, table, stage and pool, with ``snowflake_default`` in their schema; shared."""
+    uri = local_snowflake.airflow_connection_uri.replace("@/PUBLIC?", f"@/{scoring_schema.name}?")
+    monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", uri)
+    return scoring_schema
+
+
+@pytest.fixture
+def run_dag(airflow_db):
+    """``dag.test()`` of a DAG that no file holds; gives the run, and the XComs by task."""
+
+    def run(dag, **arguments):
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+        DagBundlesManager().sync_bundles_to_db()
+        bag = DagBag(dag_folder=os.devnull)
+        bag.bag_dag(dag)
+        sync_bag_to_db(bag, "dags-folder", None)
+        dag_run = dag.test(**arguments)
+        instances = dag_run.get_task_instances()
+        return dag_run, {ti.task_id: ti.xcom_pull(task_ids=ti.task_id) for ti in instances}
+
+    return run

@@ -365,6 +365,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         one_of("on_conflict", self.on_conflict, ("fail", "replace"))
         one_of("on_rerun", self.on_rerun, ("replace", "reuse"))
         one_of("on_empty", self.on_empty, ("fail", "skip"))
+        for name in ("replicas", "num_workers", "max_batch_rows"):
+            _number(name, getattr(self, name))
         return source
 
     def _input_query(self, source: str, default: Any) -> str:

@@ -1,0 +1,294 @@
+"""The batch operator against a running Snowflake: the good day and the bad one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
+from airflow_provider_snowml.exceptions import (
+    BatchJobCancelledError,
+    BatchJobConflictError,
+    BatchJobFailedError,
+    BatchJobOwnershipError,
+    BatchJobStartTimeoutError,
+    BatchJobTimeoutError,
+    ComputePoolNotFoundError,
+    InputColumnsError,
+    InvalidArgumentError,
+    InvalidNameError,
+    ModelFunctionNotFoundError,
+    ModelNotFoundError,
+    ModelVersionNotFoundError,
+    PersonalDatabaseError,
+    RowCountError,
+    StageNotFoundError,
+)
+from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
+
+# The program that a worker is, for tests that kill one.
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def batch(task_id: str, **arguments: Any) -> SnowMLBatchInferenceOperator:
+    defaults: dict[str, Any] = {
+        "model_name": "M",
+        "function_name": "predict",
+        "input_table": "X",
+        "compute_pool": "TEST_POOL",
+        "output_stage_location": f"@ST/{task_id}",
+        "poll_interval": 0.2,
+    }
+    if arguments.keys() & {"input_query", "input_stage_location"}:
+        del defaults["input_table"]
+    return SnowMLBatchInferenceOperator(task_id=task_id, **{**defaults, **arguments})
+
+
+def slow(task_id: str, seconds: float, **arguments: Any) -> SnowMLBatchInferenceOperator:
+    return batch(
+        task_id, model_name="SLOW", input_query=f"SELECT {seconds}::FLOAT AS F1, 1 AS ID", **arguments
+    )
+
+
+def jobs(scoring: Any, task_id: str) -> dict[str, str]:
+    """The statuses of a task's jobs by attempt."""
+    hook = scoring.hook()
+    with hook.open_connection():
+        found = hook.list_jobs(hook.default_schema(), f"SNOWML_BAD_DAY_{task_id.upper()}_")
+    return {name.rsplit("_", 1)[1]: status for name, status in found.items()}
+
+
+def wait_for(condition: Any, what: str, seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not seen in {seconds} s: {what}"
+        time.sleep(0.2)
+    return value
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferred"])
+def test_in_a_dag(scoring, run_dag, deferrable) -> None:
+    with DAG(f"batch_{deferrable}", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as dag:
+        batch(
+            "score",
+            output_stage_location=f"@ST/dag_{deferrable}",
+            version_name="champion",
+            deferrable=deferrable,
+            num_workers="1",
+        )
+    run, xcoms = run_dag(dag)
+    assert run.state == "success"
+    xcom = xcoms["score"]
+    assert xcom["job_name"].startswith(f"{scoring.schema}.SNOWML_BATCH_{str(deferrable).upper()}_SCORE_")
+    job = xcom["job_name"].rsplit(".", 1)[1]
+    assert xcom == {
+        "job_name": f"{scoring.schema}.{job}",
+        "job_output_location": f"@{scoring.schema}.ST/dag_{deferrable}/{job}/",
+        "input_rows": 60,
+        "output_rows": 60,
+        "model": f"{scoring.schema}.M",
+        "version": "V1",
+        "status": "DONE",
+        "attempt": 1,
+    }
+    files = scoring.hook().files(StageLocation.parse(xcom["job_output_location"]))
+    assert any(name.endswith("/_SUCCESS") for name in files)
+    assert any(name.endswith(".parquet") for name in files)
+
+
+def test_input_in_place_and_no_wait(scoring, task_context) -> None:
+    hook = scoring.hook()
+    with hook.open_connection():
+        staged = StageLocation.parse("@ST/handmade", hook.default_schema())
+        hook.copy_into_location(staged, "SELECT * FROM X")
+    task = batch("in_place", input_stage_location="@ST/handmade/", wait_for_completion=False)
+    xcom = task.execute(task_context("in_place"))
+    assert "output_rows" not in xcom
+    assert xcom["input_rows"] is None
+    wait_for(lambda: jobs(scoring, "in_place") == {"A1": "DONE"}, "DONE")
+    again = batch("in_place", input_stage_location="@ST/handmade/").execute(task_context("in_place"))
+    assert again["output_rows"] == 60
+    assert again["attempt"] == 1
+
+
+def test_a_retry_attaches_even_when_its_state_is_lost(scoring, task_context) -> None:
+    first = slow("retry", 2, wait_for_completion=False).execute(task_context("retry"))
+    second = slow("retry", 2).execute(task_context("retry"))
+    assert second["job_name"] == first["job_name"]
+    assert second["output_rows"] == 1
+    assert jobs(scoring, "retry") == {"A1": "DONE"}
+
+
+def start_worker(tmp_path: Path, **arguments: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "SNOWML_TEST_STORE": str(tmp_path / "store.json")}
+    return subprocess.Popen(
+        [sys.executable, str(WORKER), json.dumps(arguments)], env=environment, start_new_session=True
+    )
+
+
+def test_a_killed_worker_leaves_one_job_that_the_retry_attaches_to(scoring, task_context, tmp_path) -> None:
+    arguments = {"task_id": "killed", "seconds": 8, "schema": scoring.name}
+    worker = start_worker(tmp_path, **arguments)
+    wait_for(lambda: jobs(scoring, "killed").get("A1") == "RUNNING", "the job running")
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert jobs(scoring, "killed") == {"A1": "RUNNING"}
+    result = slow("killed", 8).execute(task_context("killed"))
+    assert (result["attempt"], result["output_rows"]) == (1, 1)
+    assert jobs(scoring, "killed") == {"A1": "DONE"}
+
+
+def test_a_crash_before_the_submit_resubmits_the_same_input(scoring, task_context, monkeypatch) -> None:
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: Any) -> Any:
+        raise Crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(SnowMLBatchInferenceOperator, "_submit", crash)
+        batch("before", input_query="SELECT * FROM X LIMIT 7").execute(task_context("before"))
+    assert jobs(scoring, "before") == {}
+    result = batch("before", input_query="SELECT * FROM X LIMIT 7").execute(task_context("before"))
+    assert (result["attempt"], result["input_rows"], result["output_rows"]) == (1, 7, 7)
+
+
+def test_a_retry_keeps_the_version_that_the_crashed_try_resolved(scoring, task_context) -> None:
+    hook = scoring.hook()
+    batch("promoted", wait_for_completion=False).execute(task_context("promoted"))
+    hook.rows(f"ALTER MODEL {scoring.schema}.M SET DEFAULT_VERSION = V2")
+    try:
+        assert batch("promoted").execute(task_context("promoted"))["version"] == "V1"
+        cleared = batch("promoted").execute(task_context("promoted", clear_number=1))
+    finally:
+        hook.rows(f"ALTER MODEL {scoring.schema}.M SET DEFAULT_VERSION = V1")
+    assert (cleared["version"], cleared["attempt"]) == ("V2", 2)
+
+
+def test_a_cleared_task_ends_the_old_job_and_runs_the_next_attempt(scoring, task_context) -> None:
+    slow("cleared", 60, wait_for_completion=False).execute(task_context("cleared"))
+    result = slow("cleared", 0).execute(task_context("cleared", clear_number=1))
+    assert result["attempt"] == 2
+    assert jobs(scoring, "cleared") == {"A1": "CANCELLED", "A2": "DONE"}
+
+
+def test_another_run_of_the_key_waits_its_turn_or_replaces(scoring, task_context) -> None:
+    slow("rerun", 60, wait_for_completion=False).execute(task_context("rerun"))
+    other = task_context("rerun", run_id="backfill__2013-06-01")
+    with pytest.raises(BatchJobConflictError, match="scheduled__2013-06-01"):
+        slow("rerun", 0).execute(other)
+    assert set(jobs(scoring, "rerun")) == {"A1"}
+    result = slow("rerun", 0, on_conflict="replace").execute(other)
+    assert result["attempt"] == 2
+    assert jobs(scoring, "rerun") == {"A1": "CANCELLED", "A2": "DONE"}
+    # Finished work of another run is done again, unless its result may be reused.
+    third = task_context("rerun", run_id="manual__1")
+    assert slow("rerun", 0, on_rerun="reuse").execute(third)["attempt"] == 2
+    assert slow("rerun", 0).execute(third)["attempt"] == 3
+
+
+def test_a_strangers_job_under_our_name_is_left_alone(scoring, task_context) -> None:
+    context = task_context("stranger")
+    slow("stranger", 0).execute(context)
+    hook = scoring.hook()
+    with hook.open_connection():
+        location = StageLocation.parse("@ST/stranger_snowml_input", hook.default_schema())
+        hook.remove_files(location)
+    with pytest.raises(BatchJobOwnershipError, match="no manifest"):
+        slow("stranger", 0).execute(task_context("stranger", run_id="other"))
+    assert jobs(scoring, "stranger") == {"A1": "DONE"}
+
+
+def test_a_failed_job_fails_the_task_with_its_logs_and_a_retry_is_the_next_attempt(
+    scoring, task_context
+) -> None:
+    with pytest.raises(BatchJobFailedError, match=r"(?s)FAILED.*the model broke on purpose"):
+        slow("broken", -1).execute(task_context("broken"))
+    with pytest.raises(BatchJobFailedError):
+        slow("broken", -1).execute(task_context("broken"))
+    assert jobs(scoring, "broken") == {"A1": "FAILED", "A2": "FAILED"}
+
+
+def test_a_kill_cancels_this_job_and_keeps_it(scoring, task_context) -> None:
+    task = slow("kill", 60, wait_for_completion=False)
+    task.execute(task_context("kill"))
+    task.on_kill()
+    wait_for(lambda: jobs(scoring, "kill") == {"A1": "CANCELLED"}, "CANCELLED")
+
+
+def test_a_job_that_somebody_cancels_fails_the_task(scoring, task_context) -> None:
+    context = task_context("cancelled")
+    job = slow("cancelled", 60, wait_for_completion=False).execute(context)["job_name"]
+    threading.Timer(1, lambda: scoring.hook().cancel_job(QualifiedName.parse(job))).start()
+    with pytest.raises(BatchJobCancelledError, match="CANCELL"):
+        slow("cancelled", 60).execute(context)
+
+
+def test_timeouts_cancel_the_job(scoring, task_context) -> None:
+    with pytest.raises(BatchJobTimeoutError, match="longer than allowed") as caught:
+        slow("late", 60, timeout=3).execute(task_context("late"))
+    assert not isinstance(caught.value, BatchJobStartTimeoutError)
+    wait_for(lambda: jobs(scoring, "late") == {"A1": "CANCELLED"}, "CANCELLED")
+
+
+def test_an_empty_input_starts_no_job(scoring, task_context) -> None:
+    empty = {"input_query": "SELECT * FROM X WHERE FALSE"}
+    with pytest.raises(RowCountError, match="no rows"):
+        batch("empty", **empty).execute(task_context("empty"))
+    with pytest.raises(AirflowSkipException):
+        batch("empty", on_empty="skip", **empty).execute(task_context("empty"))
+    assert jobs(scoring, "empty") == {}
+
+
+BAD = {
+    "no identifier": ({"model_name": "M; DROP TABLE X"}, InvalidNameError, "no valid model name"),
+    "personal database": ({"model_name": "USER$ME.PUBLIC.M"}, PersonalDatabaseError, "personal database"),
+    "no input": ({"input_table": None}, InvalidArgumentError, "got none of them"),
+    "two inputs": (
+        {"input_table": "X", "input_query": "SELECT 1"},
+        InvalidArgumentError,
+        "input_table and input_query",
+    ),
+    "model": ({"model_name": "NOPE"}, ModelNotFoundError, r"has: M, SLOW"),
+    "version": ({"version_name": "V9"}, ModelVersionNotFoundError, r"V1 \(.*CHAMPION.*V2"),
+    "function": ({"function_name": "nope"}, ModelFunctionNotFoundError, "There are: .*predict_proba"),
+    "ambiguous function": ({"function_name": None}, ModelFunctionNotFoundError, "name one of them"),
+    "column": ({"input_query": "SELECT F1 FROM X"}, InputColumnsError, "wants F2, which input_query lacks"),
+    "stage": ({"output_stage_location": "@NOPE/x"}, StageNotFoundError, "has: ST"),
+    "stage root": ({"output_stage_location": "@ST"}, InvalidNameError, "root of a stage"),
+    "no stage": ({"output_stage_location": "ST/x"}, InvalidNameError, "no valid output_stage_location"),
+    "pool": ({"compute_pool": "NOPE"}, ComputePoolNotFoundError, "There are: .*TEST_POOL"),
+    "input in output": (
+        {"input_stage_location": "@ST/bad/x", "output_stage_location": "@ST/bad"},
+        InvalidArgumentError,
+        "lies in output_stage_location",
+    ),
+    "number": ({"replicas": "many"}, InvalidArgumentError, "replicas is 'many'"),
+    "save_mode": ({"save_mode": "append"}, InvalidArgumentError, "'error', 'overwrite'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_before_anything_is_made(
+    scoring, task_context, arguments, error, message
+) -> None:
+    hook = scoring.hook()
+    with hook.open_connection():
+        root = StageLocation(QualifiedName.parse("ST", hook.default_schema()))
+        before = (hook.files(root), hook.list_jobs(hook.default_schema()))
+        with pytest.raises(error, match=message) as caught:
+            batch("bad", **arguments).execute(task_context("bad"))
+        assert "retry" in str(caught.value)
+        assert (hook.files(root), hook.list_jobs(hook.default_schema())) == before
