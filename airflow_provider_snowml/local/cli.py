@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "env":
         print(json.dumps(address.connection_parameters) if options.json else address.shell_exports())
         return 0
-    return _stop(address)
+    return _stop(address, options.data_dir)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -74,12 +74,11 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stop(address: Address) -> int:
+def _stop(address: Address, data_dir: Path) -> int:
+    """Ask it to end; it takes its address away when everything is written."""
     os.kill(address.pid, signal.SIGTERM)
     for _ in range(300):
-        try:
-            os.kill(address.pid, 0)
-        except ProcessLookupError:
+        if Address.read(data_dir) != address:
             return 0
         time.sleep(0.1)
     print(f"snowml-local: process {address.pid} does not end.", file=sys.stderr)
