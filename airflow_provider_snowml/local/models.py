@@ -252,22 +252,11 @@ def remove_files(session: Session, model_id: str, version_id: str | None = None)
     shutil.rmtree(path, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class SnowLocation:
-    """What a ``snow://model/...`` URL names.
-
-    :param directory: the file or directory on the server's disk.
-    :param path: the same, as LIST shows it: ``versions/V1/model``.
-    """
-
-    directory: Path
-    path: str
-
-
-def snow_directory(session: Session, url: str) -> SnowLocation:
-    """Resolve ``snow://model/[DB.SCHEMA.]MODEL/versions/VERSION[/path]``.
+def snow_files(session: Session, url: str) -> list[tuple[str, Path]]:
+    """The files under ``snow://model/[DB.SCHEMA.]MODEL/versions/VERSION[/path]``.
 
     :param url: the version may be an alias; the URL may be percent-encoded or not.
+    :return: what LIST calls each file (``versions/V1/model/model.yaml``), and where it lies.
     """
     name, _, rest = url.removeprefix("snow://model/").partition("/versions/")
     version_name, _, path = urllib.parse.unquote(rest).strip("/").partition("/")
@@ -279,7 +268,10 @@ def snow_directory(session: Session, url: str) -> SnowLocation:
     target = (root / path).resolve()
     if target != root and root not in target.parents:
         raise compilation_error(f"invalid path in URL '{url}'")
-    return SnowLocation(target, "/".join(p for p in ("versions", version.name, path.strip("/")) if p))
+    files = [target] if target.is_file() else sorted(target.rglob("*"))
+    return [
+        (f"versions/{version.name}/{f.relative_to(root).as_posix()}", f) for f in files if f.is_file()
+    ]
 
 
 def function_list(version: Version) -> str:

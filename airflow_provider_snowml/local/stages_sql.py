@@ -201,13 +201,8 @@ def list_files(session: Session, reader: Reader) -> Result:
 def _files(session: Session, reference: str, pattern: str | None) -> list[tuple[str, StageFile]]:
     """The files of a location with the names that LIST gives them."""
     if reference.startswith("snow://"):
-        directory, root = models.snow_directory(session, reference)
-        files = [directory] if directory.is_file() else sorted(directory.rglob("*"))
-        return [
-            (f.relative_to(root).as_posix(), StageFile(f.relative_to(root).as_posix(), f))
-            for f in files
-            if f.is_file()
-        ]
+        found = models.snow_files(session, reference)
+        return [(path, StageFile(path, file)) for path, file in found]
     location = session.account.stages.locate(session, reference)
     name = location.stage.name.lower()
     return [(f"{name}/{f.path}", f) for f in location.files(pattern)]
