@@ -154,7 +154,8 @@ def flight_delays_retrain():
         version_name="V{{ data_interval_end | ds_nodash }}",
         python_callable=fit,
         op_kwargs={"training_table": f"{RUN_SCHEMA}.TRAINING"},
-        if_exists="reuse",  # a retry finds what the try before it has registered
+        if_exists="reuse",  # the week's run again: the version is there
+        multiple_outputs=True,  # so that `train.output["version"]` is an XCom of its own
     )
 
     @task
