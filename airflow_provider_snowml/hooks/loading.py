@@ -6,6 +6,7 @@ import logging
 import random
 import time
 import uuid
+from collections.abc import Sequence
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation, literal
 from airflow_provider_snowml.core.partition_load import PartitionLoad
@@ -59,6 +60,20 @@ def parquet_to_temporary_table(
 def count_rows(hook: SnowMLHook, table: QualifiedName) -> int:
     """Count a table's rows."""
     return int(hook.value(f"SELECT COUNT(*) FROM {table.sql}"))
+
+
+def append(hook: SnowMLHook, target: QualifiedName, source: QualifiedName, columns: Sequence[str]) -> None:
+    """Add the source's rows to the target, by column name. The target is created if it is missing.
+
+    :param hook: the hook, with the connection open that the source is a temporary table of.
+    :param target: the table.
+    :param source: a temporary table with the rows.
+    :param columns: the source's columns, by their resolved names.
+    """
+    names = ", ".join(Identifier.of(column).sql for column in columns)
+    rows = f"SELECT {names} FROM {source.sql}"
+    hook.rows(f"CREATE TABLE IF NOT EXISTS {target.sql} AS {rows} WHERE FALSE")
+    hook.rows(f"INSERT INTO {target.sql} ({names}) {rows}")
 
 
 def replace_slice(hook: SnowMLHook, load: PartitionLoad) -> None:

@@ -18,6 +18,7 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import manifest_of_output
 from airflow_provider_snowml.hooks.loading import (
+    append,
     count_rows,
     parquet_to_temporary_table,
     replace_slice,
@@ -145,13 +146,11 @@ class SnowMLRunModelOperator(SnowMLOperator):
                     _parts(temporary), mode="errorifexists", table_type="temporary"
                 )
                 rows = count_rows(hook, temporary)
+                columns = tuple(hook.columns(f"SELECT * FROM {temporary.sql}"))
                 if key is not None:
-                    columns = tuple(hook.columns(f"SELECT * FROM {temporary.sql}"))
                     replace_slice(hook, PartitionLoad(target, temporary, columns, key, self.replace_value))
                 else:
-                    session.table(_parts(temporary)).write.save_as_table(
-                        _parts(target), mode="append", column_order="name"
-                    )
+                    append(hook, target, temporary, columns)
         self.log.info("Wrote %d rows.", rows)
         return {"rows": rows, "table": target.sql, "model": model.sql, "version": ref.version}
 

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowSensorTimeout
+
+from airflow_provider_snowml.core.batch_statement import BatchStatement
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
+from airflow_provider_snowml.exceptions import (
+    BatchJobCancelledError,
+    BatchJobFailedError,
+    BatchOutputIncompleteError,
+    InvalidNameError,
+    JobNotFoundError,
+    StageNotFoundError,
+)
+from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
+
+
+@pytest.fixture
+def submitted(scoring):
+    """Start somebody else's job, which waits some seconds; its name and directory."""
+
+    def submit(name: str, seconds: float) -> tuple[str, str]:
+        hook = scoring.hook()
+        with hook.open_connection():
+            schema = hook.default_schema()
+            base = StageLocation.parse("@ST/sensed", schema)
+            data = StageLocation.parse("@ST/sensed_in", schema) / name
+            hook.copy_into_location(data, f"SELECT {seconds}::FLOAT AS F1")
+            job = QualifiedName(schema.database, schema.schema, Identifier(name))
+            statement = BatchStatement(
+                name=job,
+                compute_pool=Identifier(scoring.pool),
+                model=QualifiedName.parse("SLOW", schema),
+                version="V1",
+                function="predict",
+                input_location=data,
+                output_location=base,
+            )
+            hook.rows(statement.sql())
+        return job.sql, (base / name).sql
+
+    return submit
+
+
+def sensor(job: str | None, location: str, **arguments: Any) -> SnowMLBatchSuccessSensor:
+    return SnowMLBatchSuccessSensor(
+        task_id="sense",
+        job_output_location=location,
+        job_name=job,
+        **{"poke_interval": 0.2, "timeout": 120, **arguments},
+    )
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferred"])
+def test_in_a_dag(scoring, submitted, run_dag, deferrable) -> None:
+    job, location = submitted(f"SENSED_{deferrable}".upper(), 2)
+    with DAG(f"sense_{deferrable}", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as dag:
+        sensor(job, location, deferrable=deferrable)
+    run, xcoms = run_dag(dag)
+    assert run.state == "success"
+    assert xcoms["sense"] == {"job_output_location": location, "job_name": job, "status": "DONE"}
+
+
+def test_it_waits_for_the_file_alone_where_no_job_is_named(scoring) -> None:
+    location = StageLocation.parse(f"@{scoring.schema}.ST/path_alone/job")
+    task = sensor(None, "@ST/path_alone/job")
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(None, "@ST/path_alone/job", timeout=1).execute(CONTEXT)
+    threading.Timer(1, lambda: scoring.hook().write_file(location, "_SUCCESS", b"")).start()
+    result = task.execute(CONTEXT)
+    assert result == {"job_output_location": location.sql, "job_name": None, "status": None}
+
+
+class _TaskInstance:
+    """What BaseSensorOperator asks of a task instance."""
+
+    start_date = None
+    try_number = 1
+    max_tries = 0
+
+    def get_first_reschedule_date(self, *_: Any) -> None:
+        return None
+
+
+CONTEXT: Any = {"ti": _TaskInstance()}
+
+
+def test_it_fails_at_once_when_the_named_job_has_failed(scoring, submitted) -> None:
+    job, location = submitted("SENSED_FAILED", -1)
+    with pytest.raises(BatchJobFailedError, match=r"(?s)FAILED.*broke on purpose"):
+        sensor(job, location).execute(CONTEXT)
+
+
+def test_it_fails_at_once_when_the_named_job_is_cancelled(scoring, submitted) -> None:
+    job, location = submitted("SENSED_CANCELLED", 60)
+    scoring.hook().cancel_job(QualifiedName.parse(job))
+    with pytest.raises(BatchJobCancelledError):
+        sensor(job, location).execute(CONTEXT)
+
+
+def test_done_without_success_is_a_failure_after_the_grace(scoring, submitted) -> None:
+    job, location = submitted("SENSED_INCOMPLETE", 0)
+    sensor(job, location).execute(CONTEXT)
+    scoring.hook().rows(f"REMOVE '{location}_SUCCESS'")
+    with pytest.raises(BatchOutputIncompleteError, match="wrote no _SUCCESS within 1 s"):
+        sensor(job, location, grace=1).execute(CONTEXT)
+
+
+def test_bad_input(scoring) -> None:
+    with pytest.raises(InvalidNameError, match="no valid job_output_location"):
+        sensor(None, "ST/x").execute(CONTEXT)
+    with pytest.raises(InvalidNameError, match="no valid job_name"):
+        sensor("a b", "@ST/x").execute(CONTEXT)
+    with pytest.raises(StageNotFoundError, match="has: ST"):
+        sensor(None, "@NOPE/x").execute(CONTEXT)
+    with pytest.raises(JobNotFoundError, match=r"no such job within 0\.5 s"):
+        sensor("NOPE", "@ST/x", grace=0.5).execute(CONTEXT)
