@@ -70,6 +70,7 @@ class Rewriter:
         tree = tree.transform(self._scalar)
         self._information_schema(tree)
         self._using_template(tree)
+        self._column_list(tree)
         self._create(tree)
         self._temporary_names(tree)
         return tree
@@ -256,6 +257,28 @@ class Rewriter:
         if not properties.expressions:
             tree.set("properties", None)
         tree.set("this", exp.Schema(this=tree.this, expressions=columns))
+
+    def _column_list(self, tree: exp.Expression) -> None:
+        """``CREATE TABLE t (a T, ...) AS SELECT * ...``: the types become casts of the columns.
+
+        The engine asks DuckDB for the columns behind the star, in Snowflake's dialect.
+        """
+        if not (isinstance(tree, exp.Create) and isinstance(tree.this, exp.Schema)):
+            return
+        query, definitions = tree.expression, tree.this.expressions
+        if not (isinstance(query, exp.Query) and query.is_star and definitions):
+            return
+        names = [exp.to_identifier(f"c{i}", quoted=True) for i in range(len(definitions))]
+        columns = [
+            exp.alias_(exp.cast(exp.column(n.copy()), d.kind) if d.kind else exp.column(n.copy()), d.this)
+            for n, d in zip(names, definitions, strict=True)
+        ]
+        source = exp.Subquery(
+            this=query.unnest() if isinstance(query, exp.Subquery) else query,
+            alias=exp.TableAlias(this=exp.to_identifier("snowml_source"), columns=names),
+        )
+        tree.set("expression", exp.select(*columns).from_(source))
+        tree.set("this", tree.this.this)
 
     def _create(self, tree: exp.Expression) -> None:
         """CREATE TEMPORARY TABLE or VIEW: a table of a hidden schema, known to this session only."""
