@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def serve(
         account = Account(data_dir)
         app = Wire(account, address.password, tls=not http).app()
         app.router.lifespan_context = _threads
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 app,
                 log_level="warning",
@@ -70,6 +70,8 @@ def serve(
         )
         if until_stdin_closes:
             _stop_with_stdin()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.handle_exit)
         address.write(data_dir)
         logging.getLogger("snowml.local").warning("serving %s", data_dir)
         print(f"snowml-local: {address.protocol}://{address.host}:{address.port}", flush=True)
@@ -78,6 +80,14 @@ def serve(
         finally:
             account.close()
             Address.file(data_dir).unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises the signal again when it is done, and so ends before we have closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def _password(data_dir: Path) -> str:
@@ -90,7 +100,7 @@ def _password(data_dir: Path) -> str:
 
 
 @contextlib.contextmanager
-def _only_server(data_dir: Path):  # type: ignore[no-untyped-def]
+def _only_server(data_dir: Path) -> Iterator[None]:
     with (data_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +110,7 @@ def _only_server(data_dir: Path):  # type: ignore[no-untyped-def]
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int):  # type: ignore[no-untyped-def]
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
