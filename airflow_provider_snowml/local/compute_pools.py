@@ -61,9 +61,7 @@ def create_compute_pool(session: Session, reader: Reader) -> Result:
         "resumed_on": started,
         "updated_on": started,
     }
-    session.account.catalog.create(
-        "COMPUTE POOL", name, session.role, data, options.get("COMMENT", "")
-    )
+    session.account.catalog.create("COMPUTE POOL", name, session.role, data, options.get("COMMENT", ""))
     return status(f"Compute Pool {quote_if_needed(name.name)} successfully created.")
 
 
@@ -230,8 +228,7 @@ def drop_compute_pool(session: Session, reader: Reader) -> Result:
     if pool is None:
         if if_exists:
             return status(
-                "Drop statement executed successfully"
-                f" ({quote_if_needed(name.name)} already dropped)."
+                f"Drop statement executed successfully ({quote_if_needed(name.name)} already dropped)."
             )
         raise does_not_exist("Compute Pool", str(name))
     live = live_services(session, pool)

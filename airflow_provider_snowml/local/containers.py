@@ -7,6 +7,7 @@ sees which ones outlived it, and a process id that was given away again deceives
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -130,10 +131,8 @@ class Containers:
 
     def _kill(self, id_: str) -> None:
         while self.alive(id_):
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(int((self.directory(id_) / "pid").read_text()), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
             process = self._processes.get(id_)
             if process is not None:
                 process.wait()
@@ -147,6 +146,7 @@ class Containers:
             return ""
 
     def close(self) -> None:
-        """End what this server started: a stopped server leaves no processes behind."""
-        for id_ in list(self._processes):
-            self.end(id_, FAILED, "The local Snowflake was stopped")
+        """A stopped server leaves no processes behind, nor those of one that was killed before."""
+        for directory in self._root.iterdir():
+            if self.alive(directory.name):
+                self.end(directory.name, FAILED, "The local Snowflake was stopped")

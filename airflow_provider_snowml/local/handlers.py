@@ -76,14 +76,12 @@ def flatten(function: Any, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({k: [r.get(k) for r in records] for k in keys})
 
 
-def call_table_function(handler: type[Any], frame: pd.DataFrame) -> pd.DataFrame:
+def call_table_function(handler: type[Any], frame: pd.DataFrame) -> Any:
     """A method of type TABLE_FUNCTION on one partition."""
     instance = handler()
     if hasattr(instance, "end_partition"):
-        result: pd.DataFrame = instance.end_partition(frame)
-        return result
-    result = instance.process(frame)
-    return result
+        return instance.end_partition(frame)
+    return instance.process(frame)
 
 
 def json_default(value: Any) -> Any:

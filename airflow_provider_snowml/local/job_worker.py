@@ -6,7 +6,7 @@ and the predictions, and ``_SUCCESS`` last of all.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import shutil
@@ -117,9 +117,7 @@ def run(spec: dict[str, Any], handler: Any) -> int:
     return rows
 
 
-def _infer(
-    spec: dict[str, Any], handler: Any, table: pa.Table, types: dict[str, pa.DataType]
-) -> pa.Table:
+def _infer(spec: dict[str, Any], handler: Any, table: pa.Table, types: dict[str, pa.DataType]) -> pa.Table:
     from .handlers import call_function, call_table_function
 
     frame = arguments(table, spec).to_pandas()
@@ -197,13 +195,11 @@ def main() -> None:
 
 def _keep_the_lock_to_ourselves(directory: Path) -> None:
     """The inherited lock must not pass on to processes that the model starts."""
-    inode = os.stat(directory / "alive").st_ino
-    for name in os.listdir("/dev/fd"):
-        try:
-            if os.fstat(int(name)).st_ino == inode:
-                os.set_inheritable(int(name), False)
-        except OSError:
-            continue
+    inode = (directory / "alive").stat().st_ino
+    for file in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.fstat(int(file.name)).st_ino == inode:
+                os.set_inheritable(int(file.name), False)
 
 
 if __name__ == "__main__":

@@ -100,9 +100,7 @@ def read_specification(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _bad_specification(why: str) -> SnowflakeError:
-    return SnowflakeError(
-        395018, "22023", f"Invalid batch inference job specification: {why}."
-    )
+    return SnowflakeError(395018, "22023", f"Invalid batch inference job specification: {why}.")
 
 
 def _read_source(reader: Reader) -> str:
@@ -201,8 +199,7 @@ def _create(
         reserved = where.directory.is_relative_to(base.directory / RESERVED_INPUT)
         if where.directory.is_relative_to(base.directory) and not reserved:
             raise _bad_specification(
-                f"the input {source} lies inside the output location"
-                f" {spec['output']['stage_location']}"
+                f"the input {source} lies inside the output location {spec['output']['stage_location']}"
             )
         read_from, rows_in = where.directory, None
     else:
@@ -277,9 +274,7 @@ def write_input(directory: Path, table: pa.Table) -> None:
     pq.write_table(table, directory / "data.parquet")
 
 
-def _service_specification(
-    spec: dict[str, dict[str, Any]], model: Model, version: Version
-) -> str:
+def _service_specification(spec: dict[str, dict[str, Any]], model: Model, version: Version) -> str:
     """What DESCRIBE SERVICE shows; clients read the containers and volumes from it."""
     requests = {k.removesuffix("_requests"): v for k, v in spec["resources"].items() if v}
     container = {
@@ -289,7 +284,8 @@ def _service_specification(
         "resources": {"requests": requests},
         "volumeMounts": [],
     }
-    return yaml.safe_dump({"spec": {"containers": [container], "volumes": []}}, sort_keys=False)
+    whole = {"spec": {"containers": [container], "volumes": []}}
+    return str(yaml.safe_dump(whole, sort_keys=False))
 
 
 def _wait(session: Session, service: Object) -> Result:
@@ -297,7 +293,8 @@ def _wait(session: Session, service: Object) -> Result:
     while (found := services.state(session.account, service))["status"] not in ENDED:
         time.sleep(0.1)
     if found["status"] == DONE:
-        return rows(["status"], [[f"Batch inference job {service.name} completed successfully with status: DONE."]])
+        done = f"Batch inference job {service.name} completed successfully with status: DONE."
+        return rows(["status"], [[done]])
     how = "was cancelled" if found["status"] == CANCELLED else "failed to complete"
     raise SnowflakeError(
         395017,

@@ -158,9 +158,7 @@ def _method(model: Model, version: Version, name: str) -> Method:
     )
 
 
-def _call(
-    session: Session, model: Model, version: Version, method: Method, arguments: str
-) -> str:
+def _call(session: Session, model: Model, version: Version, method: Method, arguments: str) -> str:
     values = split_arguments(arguments)
     if len(values) != len(method.inputs):
         expected = ", ".join(f"{n} {t}" for n, t in method.inputs)
@@ -208,9 +206,7 @@ def _duckdb_type(sql_type: str) -> str:
     return found
 
 
-def _register(
-    session: Session, function: str, model: Model, version: Version, method: Method
-) -> None:
+def _register(session: Session, function: str, model: Model, version: Version, method: Method) -> None:
     account = session.account
     if function in account.model_functions:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -21,8 +22,7 @@ def interpreter_error(text: str, method: Method) -> SnowflakeError:
     return SnowflakeError(
         100357,
         "P0000",
-        f"Python Interpreter Error:\n{text.strip()} in function {method.name}"
-        f" with handler {method.handler}",
+        f"Python Interpreter Error:\n{text.strip()} in function {method.name} with handler {method.handler}",
     )
 
 
@@ -40,10 +40,8 @@ class _Host:
 
     def open(self, package: Path) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # the first call says that the process is gone
             write_frame(self._process.stdin, str(package).encode())  # type: ignore[arg-type]
-        except OSError:
-            pass  # the first call says that the process is gone
 
     def call(self, method: Method, table: pa.Table) -> pa.Array:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -75,10 +73,8 @@ class _Host:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(OSError):
                     pipe.close()
-                except OSError:
-                    pass
 
 
 class ModelHosts:

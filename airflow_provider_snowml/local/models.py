@@ -133,8 +133,7 @@ class Model:
 def from_object(found: Object) -> Model:
     data = found.data
     versions = [
-        Version(**{**v, "methods": [_method_from_data(m) for m in v["methods"]]})
-        for v in data["versions"]
+        Version(**{**v, "methods": [_method_from_data(m) for m in v["methods"]]}) for v in data["versions"]
     ]
     return Model(
         found.name,
@@ -269,9 +268,7 @@ def snow_files(session: Session, url: str) -> list[tuple[str, Path]]:
     if target != root and root not in target.parents:
         raise compilation_error(f"invalid path in URL '{url}'")
     files = [target] if target.is_file() else sorted(target.rglob("*"))
-    return [
-        (f"versions/{version.name}/{f.relative_to(root).as_posix()}", f) for f in files if f.is_file()
-    ]
+    return [(f"versions/{version.name}/{f.relative_to(root).as_posix()}", f) for f in files if f.is_file()]
 
 
 def function_list(version: Version) -> str:

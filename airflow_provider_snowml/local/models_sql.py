@@ -264,10 +264,7 @@ def drop_model(session: Session, reader: Reader) -> Result:
     name = session.resolve(reader.name())
     reader.done()
     if if_exists and session.account.catalog.find("MODEL", name) is None:
-        return status(
-            "Drop statement executed successfully"
-            f" ({quote_if_needed(name.name)} already dropped)."
-        )
+        return status(f"Drop statement executed successfully ({quote_if_needed(name.name)} already dropped).")
     model = models.get(session, name)
     session.account.catalog.drop("MODEL", name)
     _forget(session, model)

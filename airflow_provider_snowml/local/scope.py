@@ -36,11 +36,10 @@ def read_scope(session: Session, reader: Reader) -> tuple[str | None, str | None
     name = reader.name()
     if not explicit and name.database is None and name.schema is None:
         # SHOW ... IN x: a schema, or else a database of that name
-        if session.database is None or not session.account.engine.has_schema(
-            session.database, name.name
-        ):
-            if name.name in session.account.engine.databases():
-                return name.name, None
+        engine = session.account.engine
+        is_schema = session.database is not None and engine.has_schema(session.database, name.name)
+        if not is_schema and name.name in engine.databases():
+            return name.name, None
     return _schema(session, Name(None, name.schema, name.name))
 
 

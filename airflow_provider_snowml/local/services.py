@@ -71,8 +71,13 @@ def drop(session: Session, service: Object) -> None:
     account = session.account
     account.containers.end(service.data["id"], CANCELLED, "The service was dropped")
     gone = Qualified(service.name.database, service.name.schema, service.data["id"])
-    data = {**service.data, "name": service.name.name, "deleted_on": now().isoformat()}
-    account.catalog.create("DROPPED SERVICE", gone, service.owner, {**data, "created_on": service.created_on.isoformat()})
+    data = {
+        **service.data,
+        "name": service.name.name,
+        "created_on": service.created_on.isoformat(),
+        "deleted_on": now().isoformat(),
+    }
+    account.catalog.create("DROPPED SERVICE", gone, service.owner, data)
     account.catalog.drop("SERVICE", service.name)
 
 
@@ -207,9 +212,7 @@ def drop_service(session: Session, reader: Reader) -> Result:
     reader.accept("FORCE")
     reader.done()
     if if_exists and session.account.catalog.find("SERVICE", name) is None:
-        return status(
-            f"Drop statement executed successfully ({quote_if_needed(name.name)} already dropped)."
-        )
+        return status(f"Drop statement executed successfully ({quote_if_needed(name.name)} already dropped).")
     drop(session, get(session, name))
     return status(f"{quote_if_needed(name.name)} successfully dropped.")
 
@@ -222,17 +225,15 @@ def get_service_logs(
     return "\n".join(_log(session.account, service, instance, container, lines))
 
 
-def _log(
-    account: Account, service: Object, instance: Any, container: str, lines: Any
-) -> list[str]:
+def _log(account: Account, service: Object, instance: Any, container: str, lines: Any) -> list[str]:
     if container != CONTAINER:
         raise SnowflakeError(
-            395020, "22023", f"Container '{container}' not found in service {service.name}; it has '{CONTAINER}'."
+            395020,
+            "22023",
+            f"Container '{container}' not found in service {service.name}; it has '{CONTAINER}'.",
         )
     if not str(instance).isdigit() or int(instance) >= service.data["replicas"]:
-        raise SnowflakeError(
-            395021, "22023", f"Instance {instance} not found in service {service.name}."
-        )
+        raise SnowflakeError(395021, "22023", f"Instance {instance} not found in service {service.name}.")
     found = state(account, service)
     text = account.containers.log(service.data["id"])
     if found["status"] == PENDING and not text:
@@ -245,28 +246,24 @@ def _log(
     return shown if lines is None or int(lines) < 0 else shown[-int(lines) :]
 
 
-def call_service_method(
-    session: Session, name: Qualified, method: str, arguments: list[Any]
-) -> Result:
+def call_service_method(session: Session, name: Qualified, method: str, arguments: list[Any]) -> Result:
     """``CALL service!method(...)``."""
     service = get(session, name)
     if method == "spcs_cancel_job":
-        _arguments(method, arguments, 0, 0)
+        _arguments(method, arguments, 0)
         found = session.account.containers.end(service.data["id"], CANCELLED, "Cancelled by user")
         if found["status"] != CANCELLED:
             return _answer(method, f"Job {name} is in state {found['status']} already.")
         return _answer(method, f"Job {name} cancelled.")
     if method == "spcs_wait_for":
-        _arguments(method, arguments, 2, 2)
+        _arguments(method, arguments, 2)
         return _wait_for(session, service, str(arguments[0]).upper(), float(arguments[1]))
     raise unsupported(f"method {method} of service {name}")
 
 
-def _arguments(method: str, arguments: list[Any], least: int, most: int) -> None:
-    if not least <= len(arguments) <= most:
-        raise compilation_error(
-            f"{method} takes {least if least == most else f'{least} to {most}'} argument(s), got {len(arguments)}."
-        )
+def _arguments(method: str, arguments: list[Any], wanted: int) -> None:
+    if len(arguments) != wanted:
+        raise compilation_error(f"{method} takes {wanted} argument(s), got {len(arguments)}.")
 
 
 def _answer(method: str, text: str) -> Result:
@@ -299,9 +296,7 @@ def _wait_for(session: Session, service: Object, wanted: str, seconds: float) ->
         time.sleep(0.1)
 
 
-def table_service_method(
-    session: Session, name: Qualified, method: str, arguments: list[Any]
-) -> Result:
+def table_service_method(session: Session, name: Qualified, method: str, arguments: list[Any]) -> Result:
     """``TABLE(service!method(...))``."""
     service = get(session, name)
     if method != "spcs_get_logs":
@@ -331,8 +326,10 @@ def get_job_history(session: Session, **bounds: Any) -> Result:
         for kind in ("SERVICE", "DROPPED SERVICE")
         for o in account.catalog.list(kind)
     ]
-    start, end = bounds.get("created_time_start"), bounds.get("created_time_end")
-    found = [r for r in found if (start is None or r["CREATED_TIME"] >= start) and (end is None or r["CREATED_TIME"] <= end)]
+    if (start := bounds.get("created_time_start")) is not None:
+        found = [r for r in found if r["CREATED_TIME"] >= start]
+    if (end := bounds.get("created_time_end")) is not None:
+        found = [r for r in found if r["CREATED_TIME"] <= end]
     found.sort(key=lambda r: r["CREATED_TIME"], reverse=True)
     return rows(columns, found, UNKNOWN)
 

@@ -1,6 +1,7 @@
 """A schema with a few small models, registered once by the real client for all tests here."""
 
 # No postponed annotations here: CustomModel reads those of its methods.
+# ruff: noqa: I002
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,8 +46,7 @@ def models(local_snowflake, rows, tmp_path_factory) -> Iterator[SimpleNamespace]
     )
     _log_custom(registry, tmp_path_factory.mktemp("code"), rows)
     session.sql(
-        "CREATE COMPUTE POOL IF NOT EXISTS TEST_POOL MIN_NODES = 1 MAX_NODES = 4"
-        " INSTANCE_FAMILY = CPU_X64_XS"
+        "CREATE COMPUTE POOL IF NOT EXISTS TEST_POOL MIN_NODES = 1 MAX_NODES = 4 INSTANCE_FAMILY = CPU_X64_XS"
     ).collect()
     yield SimpleNamespace(session=session, registry=registry, classifier=classifier)
     session.close()

@@ -183,6 +183,6 @@ def test_errors(connection, model, statement, errno):
 
 def test_a_stage_without_a_package_is_refused(connection, schema):
     connection.cursor().execute("CREATE STAGE EMPTY_STAGE")
-    with pytest.raises(ProgrammingError, match="MANIFEST.yml") as e:
+    with pytest.raises(ProgrammingError, match=r"MANIFEST\.yml") as e:
         connection.cursor().execute("CREATE MODEL M WITH VERSION V1 FROM @EMPTY_STAGE/model")
     assert e.value.errno == 398507
