@@ -75,9 +75,7 @@ class Account:
         with self._lock:
             self.sessions.pop(session.token, None)
         # Snowflake keeps the session's things while an asynchronous query of it runs.
-        running = [
-            q for q in self.queries.all() if q.session_id == session.id and not q.finished.is_set()
-        ]
+        running = [q for q in self.queries.all() if q.session_id == session.id and not q.finished.is_set()]
 
         def end() -> None:
             for query in running:

@@ -53,9 +53,7 @@ def batch_table(bindings: Mapping[str, Binding]) -> pa.Table:
     columns = {}
     for position in range(1, len(bindings) + 1):
         binding = bindings[str(position)]
-        columns[f"${position}"] = pa.array(
-            [python_value(binding["type"], v) for v in binding["value"]]
-        )
+        columns[f"${position}"] = pa.array([python_value(binding["type"], v) for v in binding["value"]])
     return pa.table(columns)
 
 

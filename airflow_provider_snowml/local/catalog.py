@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from .errors import already_exists, does_not_exist
 from .grammar import Name, like_to_regex, quote_if_needed
 
-
 LOADED_FILES = "LOADED FILES"  # the kind under which a table's load history is kept
 
 
@@ -138,9 +137,7 @@ class Catalog:
             if schema is None:
                 self._db.execute("DELETE FROM objects WHERE database=?", (database,))
             else:
-                self._db.execute(
-                    "DELETE FROM objects WHERE database=? AND schema=?", (database, schema)
-                )
+                self._db.execute("DELETE FROM objects WHERE database=? AND schema=?", (database, schema))
 
     def _write(self, o: Object) -> None:
         self._db.execute(

@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +43,18 @@ def copy_into(session: Session, reader: Reader) -> Result:
 def _unload(session: Session, reader: Reader) -> Result:
     target = _reference(reader)
     reader.expect("FROM")
-    if reader.peek().text == "(":
-        query = reader.parenthesised()
-    else:
-        query = f"SELECT * FROM {reader.name()}"
+    query = reader.parenthesised() if reader.peek().text == "(" else f"SELECT * FROM {reader.name()}"
     options = reader.options()
     reader.done()
-    known = {"FILE_FORMAT", "OVERWRITE", "SINGLE", "HEADER", "MAX_FILE_SIZE", "INCLUDE_QUERY_ID", "DETAILED_OUTPUT"}
+    known = {
+        "FILE_FORMAT",
+        "OVERWRITE",
+        "SINGLE",
+        "HEADER",
+        "MAX_FILE_SIZE",
+        "INCLUDE_QUERY_ID",
+        "DETAILED_OUTPUT",
+    }
     for option in options:
         if option not in known:
             raise unsupported(f"COPY INTO <location> ... {option}")
@@ -70,9 +75,7 @@ def _unload(session: Session, reader: Reader) -> Result:
     result = session.account.engine.execute(session, query)
     table = result.table.rename_columns([r["name"] for r in result.rowtype])
     header = _flag(options.get("HEADER"))
-    data = _encode(table, kind, form, header)
-    if table.num_rows == 0 and not single:
-        data = None
+    data = _encode(table, kind, form, header) if table.num_rows or single else None
     if overwrite and not single:
         for old in location.files():
             old.file.unlink()
@@ -121,7 +124,10 @@ def _encode(table: pa.Table, kind: str, form: dict[str, Any], header: bool) -> b
     else:
         if table.num_columns != 1:
             raise SnowflakeError(
-                2151, "42601", "SQL compilation error:\nJSON file format supports only one column of type VARIANT, OBJECT, or ARRAY for unloading."
+                2151,
+                "42601",
+                "SQL compilation error:\n"
+                "JSON file format supports only one column of type VARIANT, OBJECT, or ARRAY for unloading.",
             )
         values = table.column(0).to_pylist()
         data = b"".join((v if isinstance(v, str) else json.dumps(v)).encode() + b"\n" for v in values)
@@ -134,10 +140,8 @@ def _plain(table: pa.Table) -> pa.Table:
     for array in table.columns:
         type_ = array.type
         if pa.types.is_decimal(type_) and type_.scale == 0:
-            try:
+            with suppress(pa.ArrowInvalid):
                 array = array.cast(pa.int64())
-            except pa.ArrowInvalid:
-                pass
         elif isinstance(type_, pa.BaseExtensionType):
             array = array.cast(pa.string())
         columns.append(array)
@@ -193,9 +197,7 @@ def _load(session: Session, reader: Reader) -> Result:
             token = at.next()
             query = select[: token.start] + source + select[token.end :]
         names = f" ({', '.join(map(quote, columns))})" if columns else ""
-        session.account.engine.execute(
-            session, f"INSERT INTO {'.'.join(map(quote, target))}{names} {query}"
-        )
+        session.account.engine.execute(session, f"INSERT INTO {'.'.join(map(quote, target))}{names} {query}")
     already.update({key + f.path: _etag(f) for f in new})
     _remember(session, target, already)
     answer = [_loaded_row(location, f, form) for f in new]
@@ -236,7 +238,8 @@ def _matching_query(
             "22000",
             "SQL compilation error:\n"
             f"{kind} file format can produce one and only one column of type variant, object, or array. "
-            "Load data into separate columns using the MATCH_BY_COLUMN_NAME copy option or copy with transformation.",
+            "Load data into separate columns using the MATCH_BY_COLUMN_NAME copy option or copy with "
+            "transformation.",
         )
     in_files: dict[str, str] = {}
     for f in files:
@@ -253,9 +256,7 @@ def _matching_query(
 
 
 def _table_columns(session: Session, target: Qualified) -> dict[str, str]:
-    described = session.account.engine.describe(
-        session, f"SELECT * FROM {'.'.join(map(quote, target))}"
-    )
+    described = session.account.engine.describe(session, f"SELECT * FROM {'.'.join(map(quote, target))}")
     return {r["name"]: _sql_type(r) for r in described.rowtype}
 
 
@@ -298,9 +299,7 @@ def _chosen_files(location: StageLocation, options: dict[str, Any]) -> list[Stag
     for name in options["FILES"]:
         found = [f for f in files if f.path == prefix + name]
         if not found:
-            raise SnowflakeError(
-                100080, "22000", f"Remote file '{name}' was not found."
-            )
+            raise SnowflakeError(100080, "22000", f"Remote file '{name}' was not found.")
         chosen += found
     return chosen
 

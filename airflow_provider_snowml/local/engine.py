@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from .queries import Query
     from .session import Session
 
-_SCOPED = re.compile(
-    r"^(\s*CREATE\s+(?:OR\s+REPLACE\s+)?)SCOPED\s+(?=TEMP)", re.IGNORECASE
-)
+_SCOPED = re.compile(r"^(\s*CREATE\s+(?:OR\s+REPLACE\s+)?)SCOPED\s+(?=TEMP)", re.IGNORECASE)
 _DML = {
     exp.Insert: results.INSERT,
     exp.Update: results.UPDATE,
@@ -274,7 +272,7 @@ class Engine:
 
         # DuckDB counts the parameters.
         call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            inspect.Parameter(f"p{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(parameters))
+            [inspect.Parameter(f"p{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(parameters))]
         )
         with self._lock:
             with contextlib.suppress(duckdb.Error):
@@ -282,9 +280,9 @@ class Engine:
             self._fake.duck_conn.create_function(
                 name,
                 call,
-                parameters,  # type: ignore[arg-type]
-                return_type,  # type: ignore[arg-type]
-                type="arrow",  # type: ignore[arg-type]
+                parameters,
+                return_type,
+                type="arrow",
                 null_handling="special",
                 side_effects=True,
             )
@@ -316,7 +314,7 @@ class Engine:
         """
         connection = _connection(session)
         if query is not None:
-            query.interrupt = lambda: (connection.duck.interrupt(), self.locks.wake())[0]
+            query.interrupt = lambda: self._interrupt(connection)
         with self._prepared(session, sql, batch) as (tree, rewriter, finished):
             writes = not isinstance(tree, _READS)
             if writes and not isinstance(tree, tuple(_DML)):
@@ -334,6 +332,10 @@ class Engine:
                 for name in _locked_tables(session, tree):
                     session.account.catalog.drop(LOADED_FILES, name)
             return rewriter.status(result)
+
+    def _interrupt(self, connection: Connection) -> None:
+        connection.duck.interrupt()
+        self.locks.wake()
 
     @contextlib.contextmanager
     def _prepared(
@@ -501,5 +503,3 @@ def _locked_tables(session: Session, tree: exp.Expression) -> list[Qualified]:
     else:
         return []
     return [session.resolve(table_name(t)) for t in targets if isinstance(t, exp.Table)]
-
-

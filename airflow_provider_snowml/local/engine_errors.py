@@ -48,7 +48,11 @@ def translate(error: Exception, sql: str) -> SnowflakeError:
 
 
 def _catalog(text: str) -> SnowflakeError:
-    missing = re.search(r"(Table|View|Schema|Scalar Function|Table Function|Macro Function)?\s*(?:with name )?\"?([\w.$ ]+?)\"? does not exist", text)
+    missing = re.search(
+        r"(Table|View|Schema|Scalar Function|Table Function|Macro Function)?\s*(?:with name )?"
+        r"\"?([\w.$ ]+?)\"? does not exist",
+        text,
+    )
     if "already exists" in text:
         name = re.search(r'"([^"]+)"', text)
         return SnowflakeError(

@@ -36,9 +36,7 @@ def does_not_exist(kind: str, name: str) -> SnowflakeError:
 
 
 def already_exists(name: str, kind: str = "Object") -> SnowflakeError:
-    return SnowflakeError(
-        2002, "42710", f"SQL compilation error:\n{kind} '{name}' already exists."
-    )
+    return SnowflakeError(2002, "42710", f"SQL compilation error:\n{kind} '{name}' already exists.")
 
 
 def unsupported(what: str) -> SnowflakeError:

@@ -6,12 +6,9 @@ The engine looks them up while it reads a query and puts the answer in their pla
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .results import Result
-
-if TYPE_CHECKING:
-    from .session import Session
 
 ScalarFunction = Callable[..., Any]
 TableFunction = Callable[..., Result]

@@ -149,15 +149,12 @@ class Reader:
             return compilation_error("syntax error: unexpected end of statement.")
         line = self.sql.count("\n", 0, token.start) + 1
         column = token.start - (self.sql.rfind("\n", 0, token.start) + 1)
-        return compilation_error(
-            f"syntax error line {line} at position {column} unexpected '{token.text}'."
-        )
+        return compilation_error(f"syntax error line {line} at position {column} unexpected '{token.text}'.")
 
     def is_word(self, *words: str) -> bool:
         """Whether these keywords come next."""
         return all(
-            self.peek(i).kind == "word" and self.peek(i).text.upper() == w
-            for i, w in enumerate(words)
+            self.peek(i).kind == "word" and self.peek(i).text.upper() == w for i, w in enumerate(words)
         )
 
     def accept(self, *words: str) -> bool:

@@ -56,9 +56,8 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
 def show_parameters(session: Session, reader: Reader) -> Result:
     reader.expect("SHOW", "PARAMETERS")
     like = reader.string() if reader.accept("LIKE") else None
-    if reader.accept_any("IN", "FOR"):
-        if not reader.accept_any("SESSION", "ACCOUNT"):
-            raise reader.unexpected()
+    if reader.accept_any("IN", "FOR") and not reader.accept_any("SESSION", "ACCOUNT"):
+        raise reader.unexpected()
     reader.done()
     matches = like_to_regex(like) if like is not None else None
     found = []
@@ -119,10 +118,10 @@ def show_schemas(session: Session, reader: Reader) -> Result:
     reader.expect("SCHEMAS")
     like = reader.string() if reader.accept("LIKE") else None
     engine = session.account.engine
-    databases = [session.database] if session.database else engine.databases()
+    databases: list[str | None] = [session.database] if session.database else [*engine.databases()]
     if reader.accept("IN"):
         if reader.accept("ACCOUNT"):
-            databases = engine.databases()
+            databases = [*engine.databases()]
         else:
             reader.accept("DATABASE")
             databases = [session.database if reader.at_end() else reader.identifier()]
@@ -130,7 +129,7 @@ def show_schemas(session: Session, reader: Reader) -> Result:
     matches = like_to_regex(like) if like is not None else None
     found = []
     for database in databases:
-        if database not in engine.databases():
+        if database is None or database not in engine.databases():
             raise does_not_exist("Database", str(database))
         for name in [*engine.schemas(database), "INFORMATION_SCHEMA"]:
             if matches is None or matches.fullmatch(name):
@@ -248,11 +247,7 @@ def result_scan(session: Session, query_id: str) -> Result:
 
 @system_function("LAST_QUERY_ID")
 def last_query_id(session: Session, number: int = -1) -> str | None:
-    done = [
-        q.id
-        for q in session.account.queries.all()
-        if q.session_id == session.id and q.finished.is_set()
-    ]
+    done = [q.id for q in session.account.queries.all() if q.session_id == session.id and q.finished.is_set()]
     index = number if number < 0 else number - 1
     return done[index] if -len(done) <= index < len(done) else None
 

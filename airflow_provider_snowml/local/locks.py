@@ -21,9 +21,7 @@ class TableLocks:
         self._owners: dict[str, int] = {}
         self._waiters: Counter[str] = Counter()
 
-    def acquire(
-        self, tables: Iterable[str], owner: int, timeout: float, cancelled: threading.Event
-    ) -> None:
+    def acquire(self, tables: Iterable[str], owner: int, timeout: float, cancelled: threading.Event) -> None:
         """Take the locks for a session, in a fixed order so that two statements cannot deadlock.
 
         :param owner: the session's id; a session that holds a lock gets it again.
@@ -33,9 +31,7 @@ class TableLocks:
         for table in sorted(set(tables)):
             self._acquire(table, owner, timeout, cancelled)
 
-    def _acquire(
-        self, table: str, owner: int, timeout: float, cancelled: threading.Event
-    ) -> None:
+    def _acquire(self, table: str, owner: int, timeout: float, cancelled: threading.Event) -> None:
         def free() -> bool:
             return cancelled.is_set() or self._owners.get(table, owner) == owner
 

@@ -47,11 +47,17 @@ class Query:
         return "FAILED_WITH_ERROR" if self.error else "SUCCESS"
 
     def cancel(self) -> None:
-        if self.finished.is_set():
+        """Stop it. Asked again until it has stopped: the engine may not have started on it yet."""
+        if self.cancelled.is_set() or self.finished.is_set():
             return
         self.cancelled.set()
-        if self.interrupt is not None:
-            self.interrupt()
+        threading.Thread(target=self._interrupt_until_finished, daemon=True).start()
+
+    def _interrupt_until_finished(self) -> None:
+        while not self.finished.is_set():
+            if (interrupt := self.interrupt) is not None:
+                interrupt()
+            self.finished.wait(0.1)
 
 
 class Queries:

@@ -66,16 +66,10 @@ def rows(
         key is NULL).
     """
     typed = [(c, "text") if isinstance(c, str) else c for c in columns]
-    records = [
-        [v.get(n) for n, _ in typed] if isinstance(v, Mapping) else list(v) for v in values
-    ]
-    arrays = [
-        pa.array([_plain(r[i], t) for r in records], type=_ARROW[t]) for i, (_, t) in enumerate(typed)
-    ]
+    records = [[v.get(n) for n, _ in typed] if isinstance(v, Mapping) else list(v) for v in values]
+    arrays = [pa.array([_plain(r[i], t) for r in records], type=_ARROW[t]) for i, (_, t) in enumerate(typed)]
     schema = pa.schema([pa.field(n, _ARROW[t]) for n, t in typed])
-    return Result(
-        pa.Table.from_arrays(arrays, schema=schema), [column(n, t) for n, t in typed], type_id
-    )
+    return Result(pa.Table.from_arrays(arrays, schema=schema), [column(n, t) for n, t in typed], type_id)
 
 
 def status(message: str, type_id: int = DDL) -> Result:

@@ -87,9 +87,7 @@ class Rewriter:
             tree.set("expression", exp.select(*columns).from_(source))
             return tree
         values.replace(source)
-        return tree.transform(
-            lambda n: _dollar_column(n) if isinstance(n, exp.Parameter) else n
-        )
+        return tree.transform(lambda n: _dollar_column(n) if isinstance(n, exp.Parameter) else n)
 
     def view_of(self, table: pa.Table) -> exp.Table:
         name = f"rows_{uuid.uuid4().hex}"
@@ -127,7 +125,7 @@ class Rewriter:
         named = []
         for e in select.expressions:
             plain = isinstance(e, (exp.Column, exp.Alias, exp.Star, exp.Dot)) or e.is_star
-            if plain or e.find(exp.Star) and not isinstance(e, exp.Count):
+            if plain or (e.find(exp.Star) and not isinstance(e, exp.Count)):
                 named.append(e)
             else:
                 text = e.sql("snowflake").upper()
@@ -236,8 +234,8 @@ class Rewriter:
     def _using_template(self, tree: exp.Expression) -> None:
         """CREATE TABLE ... USING TEMPLATE (SELECT ARRAY_AGG(OBJECT_CONSTRUCT(*)) FROM ...)."""
         properties = tree.args.get("properties") if isinstance(tree, exp.Create) else None
-        template = properties and properties.find(exp.UsingTemplateProperty)
-        if not template:
+        template = properties.find(exp.UsingTemplateProperty) if properties is not None else None
+        if properties is None or template is None:
             return
         query = template.this
         while isinstance(query, exp.Subquery):
@@ -285,16 +283,15 @@ class Rewriter:
         if not isinstance(tree, exp.Create):
             return
         properties = tree.args.get("properties")
-        temporary = properties and properties.find(exp.TemporaryProperty)
-        if not temporary:
+        temporary = properties.find(exp.TemporaryProperty) if properties is not None else None
+        if properties is None or temporary is None:
             return
         temporary.pop()
         if not properties.expressions:
             tree.set("properties", None)
         target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
-        kind = "TABLE"
         name = self.qualified(target)
-        key = (kind, name)
+        key = ("TABLE", name)
         inner = self._session.temporary.get(key)
         if inner is not None and not tree.args.get("replace") and not tree.args.get("exists"):
             raise already_exists(str(name))
@@ -302,9 +299,7 @@ class Rewriter:
             inner = Qualified(
                 name.database, TEMPORARY_SCHEMA, f"{name.schema}.{name.name}.{self._session.id}"
             )
-            self._connection.duck.execute(
-                f'CREATE SCHEMA IF NOT EXISTS "{name.database}".{TEMPORARY_SCHEMA}'
-            )
+            self._connection.duck.execute(f'CREATE SCHEMA IF NOT EXISTS "{name.database}".{TEMPORARY_SCHEMA}')
         self._created = (key, inner)
         self._visible[inner.name] = name.name
         _rename(target, inner)

@@ -148,9 +148,7 @@ def create_database(session: Session, reader: Reader) -> Result:
         account.engine.drop_database(name)
     if not account.engine.create_database(name):
         if not if_not_exists:
-            raise SnowflakeError(
-                2002, "42710", f"SQL compilation error:\nObject '{name}' already exists."
-            )
+            raise SnowflakeError(2002, "42710", f"SQL compilation error:\nObject '{name}' already exists.")
         return status(f"{name} already exists, statement succeeded.")
     account.catalog.create("DATABASE", Qualified(name, "", ""), session.role, replace=True)
     account.engine.use(session, name, "PUBLIC")
@@ -168,9 +166,7 @@ def create_schema(session: Session, reader: Reader) -> Result:
         account.engine.drop_schema(database, name)
     if not account.engine.create_schema(database, name):
         if not if_not_exists:
-            raise SnowflakeError(
-                2002, "42710", f"SQL compilation error:\nObject '{name}' already exists."
-            )
+            raise SnowflakeError(2002, "42710", f"SQL compilation error:\nObject '{name}' already exists.")
         return status(f"{name} already exists, statement succeeded.")
     account.catalog.create("SCHEMA", Qualified(database, name, ""), session.role, replace=True)
     account.engine.use(session, database, name)

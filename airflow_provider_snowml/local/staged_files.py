@@ -42,7 +42,7 @@ def query_of(
     files = location.files(pattern)
     sources = "[" + ", ".join(_literal(f.file) for f in files) + "]"
     root = _literal(location.root)
-    named = f"substr(filename, length({root}) + 2) AS \"METADATA$FILENAME\""
+    named = f'substr(filename, length({root}) + 2) AS "METADATA$FILENAME"'
     if kind == "PARQUET":
         known = set().union(*(pq.read_schema(f.file).names for f in files)) if files else set()
         nulls = "".join(f", NULL AS {quote(p)}" for p in sorted(paths) if p not in known)
@@ -180,4 +180,3 @@ def snowflake_type(type_: pa.DataType) -> str:
     if pa.types.is_nested(type_):
         return "OBJECT" if pa.types.is_struct(type_) or pa.types.is_map(type_) else "ARRAY"
     return "TEXT"
-

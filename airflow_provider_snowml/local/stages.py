@@ -16,7 +16,9 @@ from .grammar import Name, parse_name
 if TYPE_CHECKING:
     from .session import Session
 
-_REFERENCE = re.compile(r'@((?:"(?:[^"]|"")*"|[\w$])+(?:\.(?:"(?:[^"]|"")*"|[\w$])+){0,2})(?:/(.*))?', re.DOTALL)
+_REFERENCE = re.compile(
+    r'@((?:"(?:[^"]|"")*"|[\w$])+(?:\.(?:"(?:[^"]|"")*"|[\w$])+){0,2})(?:/(.*))?', re.DOTALL
+)
 
 
 @dataclass(frozen=True)

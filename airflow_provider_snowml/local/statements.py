@@ -51,9 +51,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 def find_handler(reader: Reader) -> tuple[Handler, bool] | None:
     """The handler for a statement and whether it only reads; the longest match wins."""
-    words = " ".join(
-        t.text if t.kind == "word" else f"<{t.text[:1]}>" for t in reader.tokens[:12]
-    ) + " "
+    words = " ".join(t.text if t.kind == "word" else f"<{t.text[:1]}>" for t in reader.tokens[:12]) + " "
     best: tuple[int, Handler, bool] | None = None
     for pattern, handler, reads_only in _HANDLERS:
         m = pattern.match(words)

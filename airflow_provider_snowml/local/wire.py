@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import hashlib
 import json
@@ -71,9 +72,7 @@ class Wire:
         given = str(data.get("PASSWORD") or data.get("TOKEN") or "")
         user = str(data.get("LOGIN_NAME", "")).upper()
         if not secrets.compare_digest(given.encode(), self._password.encode()):
-            raise SnowflakeError(
-                390100, "08001", "Incorrect username or password was specified."
-            )
+            raise SnowflakeError(390100, "08001", "Incorrect username or password was specified.")
         query = request.query_params
         session = await run_in_threadpool(
             self._account.login,
@@ -140,7 +139,9 @@ class Wire:
         token = header.removeprefix('Snowflake Token="').removesuffix('"').removeprefix("Bearer ")
         session = self._account.sessions.get(token)
         if session is None:
-            raise SnowflakeError(390111, "08003", "Session no longer exists. New login required to access the service.")
+            raise SnowflakeError(
+                390111, "08003", "Session no longer exists. New login required to access the service."
+            )
         return session
 
     # Statements
@@ -206,9 +207,7 @@ class Wire:
                 data["queryResultFormat"] = "arrow"
         return JSONResponse({"data": data, "code": None, "message": None, "success": True})
 
-    def _transfer(
-        self, request: Request, session: Session, transfer: Any
-    ) -> dict[str, Any]:
+    def _transfer(self, request: Request, session: Session, transfer: Any) -> dict[str, Any]:
         """PUT and GET are done by the client, against the files below.
 
         Of the storages that the connector knows, Google's is the one that takes a host and a
@@ -319,10 +318,8 @@ def _digest(file: Path) -> str:
 def _run_quietly(
     session: Session, query: Query, bindings: dict[str, Any] | None, describe_only: bool
 ) -> None:
-    try:
+    with contextlib.suppress(SnowflakeError):  # kept in the query, answered from there
         executor.run(session, query, bindings, describe_only)
-    except SnowflakeError:
-        pass  # kept in the query, answered from there
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -43,9 +43,7 @@ def test_operators(airflow_conn, run_dag):
         select = SQLExecuteQueryOperator(
             task_id="select", conn_id=airflow_conn, sql="SELECT dag FROM scored ORDER BY 1"
         )
-        snowpark = SnowparkOperator(
-            task_id="snowpark", snowflake_conn_id=airflow_conn, python_callable=count
-        )
+        snowpark = SnowparkOperator(task_id="snowpark", snowflake_conn_id=airflow_conn, python_callable=count)
         create >> select >> snowpark
     run, values = run_dag(dag)
     assert run.state == "success"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from airflow_provider_snowml.local.errors import SnowflakeError
 from airflow_provider_snowml.local.grammar import (
     Name,
@@ -15,8 +18,6 @@ from airflow_provider_snowml.local.grammar import (
     string_literal,
     unquote_string,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @given(st.text())

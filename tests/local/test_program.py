@@ -17,9 +17,7 @@ COMMAND = [sys.executable, "-m", "airflow_provider_snowml.local"]
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=120, **options
-    )
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, **options)
 
 
 class Served:
@@ -159,7 +157,7 @@ def test_the_context_manager_restores_the_environment(monkeypatch):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     with pytest.raises(RuntimeError, match="inside its with block"):
-        local.connection_parameters
+        _ = local.connection_parameters
 
 
 def test_the_server_ends_with_the_process_that_started_it(tmp_path):

@@ -197,9 +197,7 @@ def test_more_than_twenty_waiters_are_refused(cursor, parameters):
     cursor.execute("CREATE TABLE n (a INT)")
     cursor.execute("BEGIN")
     cursor.execute("DELETE FROM n")
-    waiters = [
-        snowflake.connector.connect(**parameters) for _ in range(21)
-    ]
+    waiters = [snowflake.connector.connect(**parameters) for _ in range(21)]
     try:
         for waiter in waiters[:20]:
             waiter.cursor().execute_async("DELETE FROM n")

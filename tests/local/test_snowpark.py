@@ -131,7 +131,9 @@ def test_a_query_of_a_closed_session_goes_on(parameters):
             ended.fetchall()
 
 
-ENDLESS = "SELECT COUNT(*) FROM TABLE(GENERATOR(ROWCOUNT => 1000000000)) a, TABLE(GENERATOR(ROWCOUNT => 100000)) b"
+ENDLESS = (
+    "SELECT COUNT(*) FROM TABLE(GENERATOR(ROWCOUNT => 1000000000)) a, TABLE(GENERATOR(ROWCOUNT => 100000)) b"
+)
 
 
 def test_cancelling_a_query(connection):

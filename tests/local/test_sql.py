@@ -119,9 +119,7 @@ def test_a_temporary_table_in_a_transaction_with_another_table(cursor):
 
 
 def test_bind_parameters(parameters):
-    with snowflake.connector.connect(
-        **parameters, paramstyle="qmark"
-    ) as connection:
+    with snowflake.connector.connect(**parameters, paramstyle="qmark") as connection:
         cursor = connection.cursor()
         values = (1, 2.5, "it's \\ here?", None, True, datetime.date(2013, 1, 1),
                   datetime.datetime(2013, 1, 1, 5, 15), b"\x00\xff")  # fmt: skip

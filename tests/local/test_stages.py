@@ -201,9 +201,7 @@ def test_write_pandas(connection, cursor):
     frame = pd.DataFrame(
         {"ID": [1, 2, 3], "Name": ["a", None, "c"], "AT": pd.to_datetime(["2013-01-01"] * 3)}
     )
-    ok, _, rows, _ = write_pandas(
-        connection, frame, "LOADED", auto_create_table=True, use_logical_type=True
-    )
+    ok, _, rows, _ = write_pandas(connection, frame, "LOADED", auto_create_table=True, use_logical_type=True)
     assert ok and rows == 3
     back = cursor.execute("SELECT * FROM LOADED ORDER BY ID").fetch_pandas_all()
     assert list(back.columns) == ["ID", "Name", "AT"]
