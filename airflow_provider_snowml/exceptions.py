@@ -164,6 +164,12 @@ class BatchJobCancelledError(BatchJobError):
     on_retry = "A retry starts the next attempt under a new job name."
 
 
+class BatchJobLostError(BatchJobError):
+    """The job is gone, with its metadata and without ``_SUCCESS``."""
+
+    on_retry = "A retry submits it again; the next attempt if it left partial output."
+
+
 class BatchJobTimeoutError(BatchJobError):
     """The job took longer than ``timeout`` and was cancelled."""
 
@@ -181,9 +187,9 @@ class BatchOutputIncompleteError(BatchJobError):
 
 
 class BatchJobConflictError(BatchJobError):
-    """Another run of the same key has a live job, and ``on_conflict`` is ``"fail"``."""
+    """A live job of another run of the same key, or one that does not end, is in the way."""
 
-    on_retry = "A retry looks again, and succeeds once the other run's job has ended."
+    on_retry = "A retry looks again, and goes on once that job has ended."
 
 
 class BatchJobOwnershipError(BatchJobError):
@@ -193,7 +199,7 @@ class BatchJobOwnershipError(BatchJobError):
 
 
 class PollingError(BatchJobError):
-    """The job's state could not be read several times in a row. The job was left alone."""
+    """The wait ended before the job did. The job was left alone."""
 
     on_retry = "A retry attaches to the job."
 

@@ -17,7 +17,7 @@ from airflow_provider_snowml.core.batch_job import (
 )
 from airflow_provider_snowml.core.batch_poller import Outcome, Poller, Statement, Verdict
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
-from airflow_provider_snowml.exceptions import BatchJobTimeoutError, ObjectNotFoundError, SnowMLError
+from airflow_provider_snowml.exceptions import BatchJobConflictError, ObjectNotFoundError, SnowMLError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait:
     :param job: the job.
     :param query_id: the statement, if known.
     :param wait: seconds to wait for the end, 0 to only ask for it.
-    :raises BatchJobTimeoutError: if it has not ended by then.
+    :raises BatchJobConflictError: if it has not ended by then.
     """
     with hook.open_connection():
         if query_id and hook.statement(query_id)[0] is Statement.RUNNING:
@@ -109,7 +109,7 @@ def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait:
         deadline = time.monotonic() + wait
         while wait and status is not None and status not in ENDED:
             if time.monotonic() > deadline:
-                raise BatchJobTimeoutError(f"Job {job} is still {status} {wait:g} s after it was cancelled.")
+                raise BatchJobConflictError(f"Job {job} is still {status} {wait:g} s after it was cancelled.")
             time.sleep(1)
             status = hook.job_status(job)
 

@@ -32,18 +32,16 @@ def as_statement_error(error: BaseException) -> StatementError | None:
     :param error: what a client raised.
     """
     module = type(error).__module__
-    if module.startswith("snowflake.connector"):
-        number, state, query = (getattr(error, name, None) for name in ("errno", "sqlstate", "sfqid"))
-    elif module.startswith("snowflake.snowpark"):
-        number, state, query = getattr(error, "sql_error_code", None), None, getattr(error, "query_id", None)
-    else:
+    if not module.startswith(("snowflake.connector", "snowflake.snowpark")):
         return None
+    number = getattr(error, "sql_error_code" if module.startswith("snowflake.snowpark") else "errno", None)
+    state, query = getattr(error, "sqlstate", None), getattr(error, "sfqid", None)
     try:
         errno = int(number) if number is not None else None
     except (TypeError, ValueError):
         errno = None
     kind = _BY_NUMBER.get(errno, StatementError) if errno is not None else StatementError
-    message = getattr(error, "raw_msg", None) or getattr(error, "message", None) or str(error)
+    message = getattr(error, "raw_msg", None) or getattr(error, "raw_message", None) or str(error)
     number_text = f" ({errno:06d})" if errno is not None and errno >= 0 else ""
     return kind(
         f"Snowflake{number_text}: {message} [query id {query or 'unknown'}].",

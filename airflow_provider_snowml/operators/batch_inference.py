@@ -3,63 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal
 
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_provider_snowml.core.batch_job import (
-    Action,
-    Attempt,
-    JobManifest,
-    decide,
-    fingerprint,
-)
-from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Statement, Verdict
-from airflow_provider_snowml.core.batch_statement import BatchStatement
-from airflow_provider_snowml.core.model_ref import ModelFunction, ModelVersionRef, check_columns
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
+from airflow_provider_snowml.core.batch_job import JobManifest
+from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
-    BatchJobConflictError,
     BatchJobFailedError,
+    BatchJobLostError,
     BatchJobOwnershipError,
     BatchJobStartTimeoutError,
     BatchJobTimeoutError,
     BatchOutputIncompleteError,
-    InvalidArgumentError,
-    JobNotFoundError,
-    ObjectExistsError,
     PollingError,
-    RowCountError,
     SnowMLError,
 )
-from airflow_provider_snowml.hooks.batch_jobs import (
-    JobWatch,
-    end_job,
-    find_attempts,
-    input_directory,
-    is_over,
-    job_identifier,
-    log_tail,
-    manifest_of_output,
-    write_manifest,
-)
+from airflow_provider_snowml.hooks.batch_jobs import JobWatch, end_job, is_over, log_tail, manifest_of_output
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import (
-    SnowMLOperator,
-    exactly_one,
-    is_backfill,
-    one_of,
-    owner_of,
-    run_of,
-)
+from airflow_provider_snowml.operators.base import SnowMLOperator
+from airflow_provider_snowml.operators.batch_submission import BatchState, submit_or_attach
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
 
-STATE_KEY = "snowml_batch_job"
 GRACE = 60.0
 
 
@@ -204,7 +175,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         """Submit or attach, then wait."""
         hook = self.get_hook()
         with hook.open_connection():
-            manifest, query_id = self._submit_or_attach(hook, context)
+            manifest, query_id = submit_or_attach(self, hook, context, self._goes_live)
             if not self.wait_for_completion:
                 return self._result(manifest, hook.job_status(QualifiedName.parse(manifest.job_name)))
         limits = self._limits()
@@ -224,7 +195,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
                 timeout=timedelta(seconds=self.timeout + 600),
             )
         verdict = self._watch(manifest, query_id, limits)
-        return self._complete(verdict, manifest, query_id)
+        return self._complete(verdict, manifest, query_id, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""
@@ -234,7 +205,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         if manifest is None:
             raise BatchJobOwnershipError(f"The manifest of job {event['job_name']} is gone.")
         verdict = Verdict(Outcome(event["outcome"]), event["detail"], event["status"])
-        return self._complete(verdict, manifest, event["query_id"])
+        return self._complete(verdict, manifest, event["query_id"], context)
 
     def on_kill(self) -> None:
         """Cancel the attempt that this try submitted or attached to, and no other."""
@@ -245,237 +216,12 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         # A hook of its own: the one in use may be in the middle of a request.
         end_job(self.get_hook(), QualifiedName.parse(job_name), query_id, wait=0)
 
-    # -- submit or attach -------------------------------------------------------------------------------
-
-    def _submit_or_attach(self, hook: SnowMLHook, context: Context) -> tuple[JobManifest, str | None]:
-        """Look, decide, act; the job that is to be followed, and its statement if known."""
-        source = self._check_arguments()
-        default = hook.default_schema()
-        model = QualifiedName.parse(self.model_name, default, what="model name")
-        pool = Identifier.parse(self.compute_pool, what="compute pool")
-        output = StageLocation.parse(self.output_stage_location, default, what="output_stage_location")
-        output.beside("")  # not a stage's root
-        staged = self._staged_input(default, output)
-        hook.check_internal_stage(output.stage)
-        if staged is not None:
-            hook.check_internal_stage(staged.stage)
-        hook.check_compute_pool(pool)
-
-        owner, run = owner_of(context), run_of(context)
-        state = _State(context)
-        attempts = find_attempts(hook, owner, default, output)
-        latest = self._with_running_statement(hook, attempts, owner.job_name, state)
-        pinned = self._pinned_version(latest, run, model, state)
-        if pinned is None and is_backfill(context) and self.version_name.upper() in ("DEFAULT", "LAST"):
-            self.log.warning(
-                "This backfill resolves version %r in each run: name a version to have one for all.",
-                self.version_name,
-            )
-        ref = hook.resolve_version(model, Identifier.of(pinned).sql if pinned else self.version_name)
-        function = ref.function(self.function_name)
-        query = None
-        if staged is None:
-            query = self._input_query(source, default)
-            check_columns(function, hook.columns(query), source=source)
-        state.update(run=asdict(run), model=model.sql, reference=self.version_name, version=ref.version)
-        work = self._fingerprint(ref, function, query or str(staged), output)
-
-        decision = decide(
-            owner=owner,
-            run=run,
-            job_fingerprint=work,
-            attempts=attempts,
-            on_conflict=self.on_conflict,
-            on_rerun=self.on_rerun,
-        )
-        job = job_identifier(default, owner.job_name(decision.attempt))
-        self.log.info("%s %s: %s.", decision.action.value.capitalize(), job, decision.reason)
-        if decision.action is Action.FOREIGN:
-            raise BatchJobOwnershipError(
-                f"Job {job}, which {owner} would use, is not its own: {decision.reason}."
-            )
-        if decision.action is Action.CONFLICT:
-            raise BatchJobConflictError(f"Job {job} of {owner} is in the way: {decision.reason}.")
-        if decision.action is Action.ATTACH:
-            assert latest is not None and latest.manifest is not None
-            query_id = state.query_id(job.sql)
-            self._live = (job.sql, query_id)
-            return latest.manifest, query_id
-        if decision.action is Action.REPLACE:
-            old = job_identifier(default, owner.job_name(decision.attempt - 1))
-            end_job(hook, old, state.query_id(old.sql))
-
-        if decision.action is Action.RESUBMIT:
-            assert latest is not None and latest.manifest is not None
-            manifest = latest.manifest
-        else:
-            directory = input_directory(output, job.name.name)
-            rows = None
-            location = staged
-            if query is not None:
-                location = directory / "data"
-                hook.remove_files(directory)
-                rows = hook.copy_into_location(location, query)
-                self.log.info("Copied %d rows to %s.", rows, location)
-                self._refuse_empty(rows, source)
-            assert location is not None
-            manifest = JobManifest(
-                **asdict(owner),
-                **asdict(run),
-                attempt=decision.attempt,
-                job_name=job.sql,
-                fingerprint=work,
-                model=model.sql,
-                version_reference=self.version_name,
-                version=ref.version,
-                function=function.target_method,
-                input_location=location.sql,
-                output_location=(output / job.name.name).sql,
-                input_rows=rows,
-                keeps_row_count=function.keeps_row_count,
-            )
-            write_manifest(hook, output, manifest)
-        statement = self._statement(
-            job, pool, ref, function, StageLocation.parse(manifest.input_location), output
-        )
-        return manifest, self._submit(hook, manifest, statement, state)
-
-    def _submit(
-        self, hook: SnowMLHook, manifest: JobManifest, statement: BatchStatement, state: _State
-    ) -> str | None:
-        self._live = (manifest.job_name, None)
-        try:
-            query_id = hook.submit(statement.sql())
-        except ObjectExistsError:
-            # Our own earlier submit, whose reply was lost, came through after we had looked.
-            self.log.info("Job %s exists by now; attaching to it.", manifest.job_name)
-            return None
-        self._live = (manifest.job_name, query_id)
-        state.update(job_name=manifest.job_name, query_id=query_id)
-        self.log.info("Submitted job %s (query id %s).", manifest.job_name, query_id)
-        return query_id
-
-    def _check_arguments(self) -> str:
-        source = exactly_one(
-            input_table=self.input_table,
-            input_query=self.input_query,
-            input_stage_location=self.input_stage_location,
-        )
-        one_of("save_mode", self.save_mode, ("error", "overwrite"))
-        one_of("on_conflict", self.on_conflict, ("fail", "replace"))
-        one_of("on_rerun", self.on_rerun, ("replace", "reuse"))
-        one_of("on_empty", self.on_empty, ("fail", "skip"))
-        for name in ("replicas", "num_workers", "max_batch_rows"):
-            _number(name, getattr(self, name))
-        return source
-
-    def _input_query(self, source: str, default: Any) -> str:
-        if source == "input_table":
-            return (
-                f"SELECT * FROM {QualifiedName.parse(str(self.input_table), default, what='input_table').sql}"
-            )
-        return str(self.input_query).strip().rstrip(";")
-
-    def _staged_input(self, default: Any, output: StageLocation) -> StageLocation | None:
-        if not self.input_stage_location:
-            return None
-        staged = StageLocation.parse(self.input_stage_location, default, what="input_stage_location")
-        if output.contains(staged):
-            raise InvalidArgumentError(
-                f"input_stage_location {staged} lies in output_stage_location {output}, which the job may "
-                "empty: use another directory."
-            )
-        return staged
-
-    def _with_running_statement(
-        self,
-        hook: SnowMLHook,
-        attempts: list[Attempt],
-        job_name: Callable[[int], str],
-        state: _State,
-    ) -> Attempt | None:
-        """The latest attempt; if its statement still runs (an image is built), the job counts as there."""
-        if not attempts:
-            return None
-        latest = attempts[-1]
-        if latest.status is None and latest.manifest is not None:
-            query_id = state.query_id(latest.manifest.job_name)
-            if query_id and hook.statement(query_id)[0] is Statement.RUNNING:
-                latest = attempts[-1] = Attempt(latest.number, "PENDING", latest.manifest)
-        return latest
-
-    def _pinned_version(
-        self, latest: Attempt | None, run: Any, model: QualifiedName, state: _State
-    ) -> str | None:
-        """The version that an earlier try of this run resolved the same reference to."""
-        manifest = latest.manifest if latest is not None else None
-        if (
-            manifest is not None
-            and manifest.run == run
-            and manifest.model == model.sql
-            and manifest.version_reference == self.version_name
-        ):
-            return manifest.version
-        remembered = (asdict(run), model.sql, self.version_name)
-        if (state.get("run"), state.get("model"), state.get("reference")) == remembered:
-            version = state.get("version")
-            return str(version) if version else None
-        return None
-
-    def _fingerprint(
-        self, ref: ModelVersionRef, function: ModelFunction, source: str, output: StageLocation
-    ) -> str:
-        return fingerprint(
-            {
-                "model": ref.model.sql,
-                "version": ref.version,
-                "function": function.target_method,
-                "input": source,
-                "params": dict(self.inference_params or {}),
-                "output": output.sql,
-            }
-        )
-
-    def _refuse_empty(self, rows: int, source: str) -> None:
-        if rows:
-            return
-        if self.on_empty == "skip":
-            raise AirflowSkipException(f"{source} gives no rows; no job was started.")
-        raise RowCountError(f"{source} gives no rows; no job was started. on_empty='skip' skips the task.")
-
-    def _statement(
-        self,
-        job: QualifiedName,
-        pool: Identifier,
-        ref: ModelVersionRef,
-        function: ModelFunction,
-        source: StageLocation,
-        output: StageLocation,
-    ) -> BatchStatement:
-        return BatchStatement(
-            name=job,
-            compute_pool=pool,
-            model=ref.model,
-            version=ref.version_sql,
-            function=function.target_method,
-            input_location=source,
-            output_location=output,
-            save_mode=self.save_mode,
-            inference_params=self.inference_params,
-            cpu_requests=_text(self.cpu_requests),
-            memory_requests=_text(self.memory_requests),
-            gpu_requests=_text(self.gpu_requests),
-            num_workers=_number("num_workers", self.num_workers),
-            max_batch_rows=_number("max_batch_rows", self.max_batch_rows),
-            image_repo=self.image_repo or None,
-            replicas=_number("replicas", self.replicas),
-        )
+    def _goes_live(self, job_name: str, query_id: str | None) -> None:
+        self._live = (job_name, query_id)
 
     # -- wait and finish --------------------------------------------------------------------------------
 
     def _limits(self) -> Limits:
-        import time
-
         now = time.time()
         timeout = self.timeout
         if self.execution_timeout is not None:
@@ -495,21 +241,25 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             while not is_over(verdict := watch.look()):
                 # Airflow calls on_kill from a signal handler and lets the task go on.
                 if self._killed.wait(self.poll_interval):
-                    raise BatchJobCancelledError(
-                        f"The task was killed while it waited for {manifest.job_name}."
-                    )
+                    message = f"The task was killed while it waited for {manifest.job_name}."
+                    raise (BatchJobCancelledError if self.cancel_on_kill else PollingError)(message)
             return verdict
         finally:
             watch.close()
 
-    def _complete(self, verdict: Verdict, manifest: JobManifest, query_id: str | None) -> dict[str, Any]:
+    def _complete(
+        self, verdict: Verdict, manifest: JobManifest, query_id: str | None, context: Context
+    ) -> dict[str, Any]:
         """The XCom of a job that ended well, or the error of one that didn't."""
+        if verdict.outcome is Outcome.INCOMPLETE:
+            BatchState(context).update(rejected=manifest.job_name)
         hook = self.get_hook()
         with hook.open_connection():
             if verdict.outcome is not Outcome.SUCCEEDED:
                 raise self._error(hook, verdict, manifest, query_id)
             rows = hook.count_parquet_rows(StageLocation.parse(manifest.output_location))
         if manifest.keeps_row_count and manifest.input_rows is not None and rows != manifest.input_rows:
+            BatchState(context).update(rejected=manifest.job_name)
             raise BatchOutputIncompleteError(
                 f"Job {manifest.job_name} is DONE, but of {manifest.input_rows} rows {rows} came out."
             )
@@ -523,7 +273,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         if verdict.outcome is Outcome.POLL_ERRORS:
             return PollingError(message)
         if verdict.outcome is Outcome.LOST:
-            return JobNotFoundError(message)
+            return BatchJobLostError(message)
         if verdict.outcome in (Outcome.TIMEOUT, Outcome.START_TIMEOUT):
             end_job(hook, job, query_id, wait=0)
         tail = f"{message} The end of its logs:\n{log_tail(hook, job)}\n"
@@ -547,40 +297,3 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             "status": status,
             "attempt": manifest.attempt,
         }
-
-
-class _State:
-    """What the task remembers across tries, deferrals and clears."""
-
-    def __init__(self, context: Context) -> None:
-        self._store = context["task_state_store"]
-        stored = self._store.get(STATE_KEY, {})
-        self._values: dict[str, Any] = dict(stored) if isinstance(stored, dict) else {}
-
-    def get(self, key: str) -> Any:
-        return self._values.get(key)
-
-    def update(self, **values: Any) -> None:
-        self._values.update(values)
-        self._store.set(STATE_KEY, self._values)
-
-    def query_id(self, job_name: str) -> str | None:
-        """The statement that started a job, if it was this job."""
-        query_id = self._values.get("query_id")
-        return str(query_id) if query_id and self._values.get("job_name") == job_name else None
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value not in (None, "") else None
-
-
-def _number(name: str, value: Any) -> int | None:
-    if value in (None, "", "None"):
-        return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-    return number

@@ -25,6 +25,7 @@ from airflow_provider_snowml.exceptions import (
     BatchJobOwnershipError,
     BatchJobStartTimeoutError,
     BatchJobTimeoutError,
+    BatchOutputIncompleteError,
     ComputePoolNotFoundError,
     InputColumnsError,
     InvalidArgumentError,
@@ -36,6 +37,7 @@ from airflow_provider_snowml.exceptions import (
     RowCountError,
     StageNotFoundError,
 )
+from airflow_provider_snowml.operators import batch_inference, batch_submission
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
 
 # The program that a worker is, for tests that kill one.
@@ -158,7 +160,7 @@ def test_a_crash_before_the_submit_resubmits_the_same_input(scoring, task_contex
         raise Crash
 
     with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(SnowMLBatchInferenceOperator, "_submit", crash)
+        patch.setattr(batch_submission, "_submit", crash)
         batch("before", input_query="SELECT * FROM X LIMIT 7").execute(task_context("before"))
     assert jobs(scoring, "before") == {}
     result = batch("before", input_query="SELECT * FROM X LIMIT 7").execute(task_context("before"))
@@ -228,6 +230,45 @@ def test_a_kill_cancels_this_job_and_keeps_it(scoring, task_context) -> None:
     wait_for(lambda: jobs(scoring, "kill") == {"A1": "CANCELLED"}, "CANCELLED")
 
 
+def test_a_kill_ends_the_wait(scoring, task_context) -> None:
+    task, context = slow("waiting", 60), task_context("waiting")
+    threading.Thread(
+        target=lambda: (wait_for(lambda: jobs(scoring, "waiting"), "the job"), task.on_kill())
+    ).start()
+    with pytest.raises(BatchJobCancelledError):
+        task.execute(context)
+    wait_for(lambda: jobs(scoring, "waiting") == {"A1": "CANCELLED"}, "CANCELLED")
+    assert slow("waiting", 0).execute(context)["attempt"] == 2
+
+
+def test_rows_that_are_missing_fail_the_task_and_a_retry_does_it_again(scoring, task_context) -> None:
+    context = task_context("partial")
+    done = batch("partial").execute(context)
+    location = StageLocation.parse(done["job_output_location"])
+    hook = scoring.hook()
+    with hook.open_connection():
+        for name in hook.files(location):
+            if name.endswith(".parquet"):
+                hook.rows(f"REMOVE '@{scoring.schema}.ST/{name}'")
+        hook.copy_into_location(location / "part", "SELECT * FROM X LIMIT 7")
+    with pytest.raises(BatchOutputIncompleteError, match="of 60 rows 7 came out"):
+        batch("partial").execute(context)
+    again = batch("partial").execute(context)
+    assert (again["attempt"], again["output_rows"]) == (2, 60)
+
+
+def test_done_without_success_fails_the_task_and_a_retry_does_it_again(
+    scoring, task_context, monkeypatch
+) -> None:
+    monkeypatch.setattr(batch_inference, "GRACE", 0.5)
+    context = task_context("unmarked")
+    done = batch("unmarked").execute(context)
+    scoring.hook().rows(f"REMOVE '{done['job_output_location']}_SUCCESS'")
+    with pytest.raises(BatchOutputIncompleteError, match="DONE but wrote no _SUCCESS"):
+        batch("unmarked").execute(context)
+    assert batch("unmarked").execute(context)["attempt"] == 2
+
+
 def test_a_job_that_somebody_cancels_fails_the_task(scoring, task_context) -> None:
     context = task_context("cancelled")
     job = slow("cancelled", 60, wait_for_completion=False).execute(context)["job_name"]
@@ -275,6 +316,7 @@ BAD = {
         InvalidArgumentError,
         "lies in output_stage_location",
     ),
+    "image repository": ({"image_repo": "a b"}, InvalidNameError, "no valid image_repo"),
     "number": ({"replicas": "many"}, InvalidArgumentError, "replicas is 'many'"),
     "save_mode": ({"save_mode": "append"}, InvalidArgumentError, "'error', 'overwrite'"),
 }

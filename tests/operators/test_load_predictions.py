@@ -12,10 +12,13 @@ from airflow_provider_snowml.exceptions import (
     ForeignRowsError,
     InvalidArgumentError,
     InvalidNameError,
+    LockWaitersError,
     PredictionColumnsError,
     RowCountError,
     StageNotFoundError,
 )
+from airflow_provider_snowml.hooks import loading
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.inference import (
     SnowMLBatchInferenceOperator,
     SnowMLLoadPredictionsOperator,
@@ -152,6 +155,24 @@ def test_a_load_that_breaks_half_way_changes_nothing(scoring, output, task_conte
         with pytest.raises(Exception, match="NO_SUCH_TABLE"):
             load(output(FIRST + " AND ID < 10"), "HALF").execute(context)
     assert scoring.hook().value(f"SELECT COUNT(*) FROM {scoring.schema}.HALF") == 30
+
+
+def test_a_contended_lock_is_waited_out(scoring, output, task_context, monkeypatch) -> None:
+    refusals = iter([True, True])
+    real = SnowMLHook.rows
+
+    def contended(self: SnowMLHook, sql: str, **options: Any) -> Any:
+        if sql.startswith("DELETE") and next(refusals, False):
+            raise LockWaitersError("too many waiters", errno=625)
+        return real(self, sql, **options)
+
+    monkeypatch.setattr(SnowMLHook, "rows", contended)
+    monkeypatch.setattr(loading, "_LOCK_WAIT", 0.01)
+    assert load(output(FIRST), "CONTENDED").execute(task_context("load"))["rows"] == 30
+    refusals = iter([True] * 100)
+    with pytest.raises(LockWaitersError, match="rolled back"):
+        load(output(FIRST + " AND ID < 10"), "CONTENDED").execute(task_context("load"))
+    assert scoring.hook().value(f"SELECT COUNT(*) FROM {scoring.schema}.CONTENDED") == 30
 
 
 def test_bad_input(scoring, task_context) -> None:

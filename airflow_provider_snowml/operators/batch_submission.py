@@ -1,0 +1,362 @@
+"""How a batch task gets its job: resolve and check, look, decide, act."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_provider_snowml.core.batch_job import (
+    Action,
+    Attempt,
+    Decision,
+    JobManifest,
+    JobOwner,
+    RunRef,
+    decide,
+    fingerprint,
+)
+from airflow_provider_snowml.core.batch_poller import Statement
+from airflow_provider_snowml.core.batch_statement import BatchStatement
+from airflow_provider_snowml.core.model_ref import ModelFunction, ModelVersionRef, check_columns
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
+from airflow_provider_snowml.exceptions import (
+    BatchJobConflictError,
+    BatchJobOwnershipError,
+    InvalidArgumentError,
+    ObjectExistsError,
+    RowCountError,
+)
+from airflow_provider_snowml.hooks.batch_jobs import (
+    end_job,
+    find_attempts,
+    input_directory,
+    job_identifier,
+    write_manifest,
+)
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators.base import exactly_one, is_backfill, one_of, owner_of, run_of
+
+if TYPE_CHECKING:
+    from airflow_provider_snowml.operators.batch_inference import SnowMLBatchInferenceOperator
+
+log = logging.getLogger(__name__)
+
+STATE_KEY = "snowml_batch_job"
+
+
+class BatchState:
+    """What the task remembers across tries, deferrals and clears, in Airflow's ``task_state_store``."""
+
+    def __init__(self, context: Context) -> None:
+        self._store = context["task_state_store"]
+        stored = self._store.get(STATE_KEY, {})
+        self._values: dict[str, Any] = dict(stored) if isinstance(stored, dict) else {}
+
+    def get(self, key: str) -> Any:
+        """A remembered value."""
+        return self._values.get(key)
+
+    def update(self, **values: Any) -> None:
+        """Remember values."""
+        self._values.update(values)
+        self._store.set(STATE_KEY, self._values)
+
+    def query_id(self, job_name: str) -> str | None:
+        """The statement that started a job, if it was this job."""
+        query_id = self._values.get("query_id")
+        return str(query_id) if query_id and self._values.get("job_name") == job_name else None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a try would submit, resolved and checked.
+
+    :param statement: the job, but for its name and input.
+    :param query: the input's query; ``None`` for an input that is read in place.
+    :param source: the argument that the input came from.
+    :param ref: the model version.
+    :param function: the function.
+    """
+
+    statement: BatchStatement
+    query: str | None
+    source: str
+    ref: ModelVersionRef
+    function: ModelFunction
+
+    @property
+    def fingerprint(self) -> str:
+        """What would make the result different."""
+        statement = self.statement
+        return fingerprint(
+            {
+                "model": statement.model.sql,
+                "version": self.ref.version,
+                "function": statement.function,
+                "input": self.query if self.query is not None else statement.input_location.sql,
+                "params": dict(statement.inference_params or {}),
+                "output": statement.output_location.sql,
+            }
+        )
+
+
+def submit_or_attach(
+    task: SnowMLBatchInferenceOperator,
+    hook: SnowMLHook,
+    context: Context,
+    on_live: Callable[[str, str | None], None],
+) -> tuple[JobManifest, str | None]:
+    """Get the task its job.
+
+    :param task: the operator, with its arguments rendered.
+    :param hook: a hook with an open connection.
+    :param context: the try's context.
+    :param on_live: told the job's name, and its statement if known, as soon as a kill should cancel it.
+    :return: the job that is to be followed, and its statement if known.
+    """
+    check_arguments(task)
+    owner, run, state = owner_of(context), run_of(context), BatchState(context)
+    schema = hook.default_schema()
+    output = StageLocation.parse(task.output_stage_location, schema, what="output_stage_location")
+    output.beside("")  # the root of a stage has no room for the input
+    hook.check_internal_stage(output.stage)
+
+    attempts = find_attempts(hook, owner, schema, output)
+    latest = _as_remembered(hook, attempts, state)
+    model = QualifiedName.parse(task.model_name, schema, what="model name")
+    pinned = _pinned_version(task, model, run, latest, state)
+    if pinned is None and is_backfill(context) and task.version_name.upper() in ("DEFAULT", "LAST"):
+        log.warning("Each run of this backfill resolves version %r for itself: pin one.", task.version_name)
+    work = _resolve(task, hook, schema, model, output, pinned)
+    state.update(run=asdict(run), model=model.sql, reference=task.version_name, version=work.ref.version)
+
+    decision = decide(
+        owner=owner,
+        run=run,
+        job_fingerprint=work.fingerprint,
+        attempts=attempts,
+        on_conflict=task.on_conflict,
+        on_rerun=task.on_rerun,
+    )
+    job = job_identifier(schema, owner.job_name(decision.attempt))
+    log.info("%s %s: %s.", decision.action.value.capitalize(), job, decision.reason)
+    if decision.action is Action.FOREIGN:
+        raise BatchJobOwnershipError(f"Job {job} would be {owner}'s, and is not: {decision.reason}.")
+    if decision.action is Action.CONFLICT:
+        raise BatchJobConflictError(f"Job {job} of {owner} is in the way: {decision.reason}.")
+    if decision.action is Action.REPLACE:
+        old = job_identifier(schema, owner.job_name(decision.attempt - 1))
+        end_job(hook, old, state.query_id(old.sql))
+    if decision.action in (Action.ATTACH, Action.RESUBMIT):
+        assert latest is not None and latest.manifest is not None
+        manifest = latest.manifest
+    else:
+        manifest = _prepare(task, hook, work, job, owner, run, decision)
+    if decision.action is Action.ATTACH:
+        query_id = state.query_id(manifest.job_name)
+        on_live(manifest.job_name, query_id)
+        return manifest, query_id
+    return manifest, _submit(hook, work, manifest, state, on_live)
+
+
+def check_arguments(task: SnowMLBatchInferenceOperator) -> str:
+    """Check what needs no Snowflake; which input is given.
+
+    :raises InvalidArgumentError: if something makes no sense.
+    """
+    one_of("save_mode", task.save_mode, ("error", "overwrite"))
+    one_of("on_conflict", task.on_conflict, ("fail", "replace"))
+    one_of("on_rerun", task.on_rerun, ("replace", "reuse"))
+    one_of("on_empty", task.on_empty, ("fail", "skip"))
+    for name in ("replicas", "num_workers", "max_batch_rows"):
+        _number(name, getattr(task, name))
+    return exactly_one(
+        input_table=task.input_table,
+        input_query=task.input_query,
+        input_stage_location=task.input_stage_location,
+    )
+
+
+def _resolve(
+    task: SnowMLBatchInferenceOperator,
+    hook: SnowMLHook,
+    schema: SchemaName,
+    model: QualifiedName,
+    output: StageLocation,
+    pinned: str | None,
+) -> Work:
+    """Resolve every name, and check that it is there and fits, before anything is made."""
+    source = check_arguments(task)
+    pool = Identifier.parse(task.compute_pool, what="compute pool")
+    hook.check_compute_pool(pool)
+    ref = hook.resolve_version(model, Identifier.of(pinned).sql if pinned else task.version_name)
+    function = ref.function(task.function_name)
+    query, staged = None, output
+    if source == "input_stage_location":
+        staged = _staged_input(str(task.input_stage_location), schema, output)
+        hook.check_internal_stage(staged.stage)
+    else:
+        if source == "input_table":
+            table = QualifiedName.parse(str(task.input_table), schema, what="input_table")
+            query = f"SELECT * FROM {table.sql}"
+        else:
+            query = str(task.input_query).strip().rstrip(";")
+        check_columns(function, hook.columns(query), source=source)
+    repository = None
+    if task.image_repo:
+        repository = QualifiedName.parse(task.image_repo, schema, what="image_repo").sql
+    statement = BatchStatement(
+        name=job_identifier(schema, "UNNAMED"),
+        compute_pool=pool,
+        model=model,
+        version=ref.version_sql,
+        function=function.target_method,
+        input_location=staged,
+        output_location=output,
+        save_mode=task.save_mode,
+        inference_params=task.inference_params,
+        cpu_requests=_text(task.cpu_requests),
+        memory_requests=_text(task.memory_requests),
+        gpu_requests=_text(task.gpu_requests),
+        num_workers=_number("num_workers", task.num_workers),
+        max_batch_rows=_number("max_batch_rows", task.max_batch_rows),
+        image_repo=repository,
+        replicas=_number("replicas", task.replicas),
+    )
+    return Work(statement, query, source, ref, function)
+
+
+def _staged_input(text: str, schema: SchemaName, output: StageLocation) -> StageLocation:
+    staged = StageLocation.parse(text, schema, what="input_stage_location")
+    if output.contains(staged):
+        raise InvalidArgumentError(
+            f"input_stage_location {staged} lies in output_stage_location {output}, which the job may empty: "
+            "use another directory."
+        )
+    return staged
+
+
+def _as_remembered(hook: SnowMLHook, attempts: list[Attempt], state: BatchState) -> Attempt | None:
+    """The latest attempt, with what only this task knows.
+
+    If its statement still runs (an image is built), the job counts as there; if an earlier try found its
+    result incomplete, it counts as failed.
+    """
+    if not attempts:
+        return None
+    latest = attempts[-1]
+    if latest.manifest is not None:
+        name = latest.manifest.job_name
+        query_id = state.query_id(name)
+        if latest.status is None and query_id and hook.statement(query_id)[0] is Statement.RUNNING:
+            latest = replace(latest, status="PENDING")
+        elif state.get("rejected") == name:
+            latest = replace(latest, status="FAILED")
+        attempts[-1] = latest
+    return latest
+
+
+def _pinned_version(
+    task: SnowMLBatchInferenceOperator,
+    model: QualifiedName,
+    run: RunRef,
+    latest: Attempt | None,
+    state: BatchState,
+) -> str | None:
+    """The version that an earlier try of this run, since its last clear, resolved the same reference to."""
+    manifest = latest.manifest if latest is not None else None
+    same = (run, model.sql, task.version_name)
+    if manifest is not None and (manifest.run, manifest.model, manifest.version_reference) == same:
+        return manifest.version
+    wanted = (asdict(run), model.sql, task.version_name)
+    if (state.get("run"), state.get("model"), state.get("reference")) == wanted and state.get("version"):
+        return str(state.get("version"))
+    return None
+
+
+def _prepare(
+    task: SnowMLBatchInferenceOperator,
+    hook: SnowMLHook,
+    work: Work,
+    job: QualifiedName,
+    owner: JobOwner,
+    run: RunRef,
+    decision: Decision,
+) -> JobManifest:
+    """Write the input, then the manifest: where there is a manifest, the input is complete."""
+    statement = work.statement
+    location, rows = statement.input_location, None
+    if work.query is not None:
+        directory = input_directory(statement.output_location, job.name.name)
+        location = directory / "data"
+        hook.remove_files(directory)
+        rows = hook.copy_into_location(location, work.query)
+        log.info("Copied %d rows to %s.", rows, location)
+        if not rows and task.on_empty == "skip":
+            raise AirflowSkipException(f"{work.source} gives no rows; no job was started.")
+        if not rows:
+            raise RowCountError(f"{work.source} gives no rows; no job was started. See on_empty.")
+    manifest = JobManifest(
+        **asdict(owner),
+        **asdict(run),
+        attempt=decision.attempt,
+        job_name=job.sql,
+        fingerprint=work.fingerprint,
+        model=statement.model.sql,
+        version_reference=task.version_name,
+        version=work.ref.version,
+        function=statement.function,
+        input_location=location.sql,
+        output_location=(statement.output_location / job.name.name).sql,
+        input_rows=rows,
+        keeps_row_count=work.function.keeps_row_count,
+    )
+    write_manifest(hook, statement.output_location, manifest)
+    return manifest
+
+
+def _submit(
+    hook: SnowMLHook,
+    work: Work,
+    manifest: JobManifest,
+    state: BatchState,
+    on_live: Callable[[str, str | None], None],
+) -> str | None:
+    """Send the statement; its query id, or ``None`` if the job turns out to be there already."""
+    statement = replace(
+        work.statement,
+        name=QualifiedName.parse(manifest.job_name),
+        input_location=StageLocation.parse(manifest.input_location),
+    )
+    on_live(manifest.job_name, None)
+    try:
+        query_id = hook.submit(statement.sql())
+    except ObjectExistsError:
+        # Our own earlier submit, whose reply was lost, came through after we had looked.
+        log.info("Job %s exists by now; attaching to it.", manifest.job_name)
+        return None
+    on_live(manifest.job_name, query_id)
+    state.update(job_name=manifest.job_name, query_id=query_id)
+    log.info("Submitted job %s (query id %s).", manifest.job_name, query_id)
+    return query_id
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value not in (None, "") else None
+
+
+def _number(name: str, value: Any) -> int | None:
+    if value in (None, "", "None"):
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    return number
