@@ -138,6 +138,8 @@ def airflow(home: Path, dags: Path, *, parallelism: int, environment: dict[str, 
             "simple_auth_manager_all_admins": True,
         },
         "logging": {"worker_log_server_port": worker_logs, "trigger_log_server_port": trigger_logs},
+        # How long a worker may take to notice that its task has ended.
+        "workers": {"min_heartbeat_interval": 1},
         "scheduler": {"scheduler_idle_sleep_time": 0.5},
     }
     variables = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}

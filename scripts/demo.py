@@ -73,11 +73,13 @@ def follow(running: Airflow, dag_id: str, runs: int, progress: Progress) -> None
             event = (task["dag_run_id"], name, task["state"] or "")
             if task["state"] in WORTH_A_LINE and event not in told:
                 told.add(event)
-                took = f" in {task['duration']:.1f} s" if task["state"] == "success" else ""
-                progress.say(f"  {dag_id}  {labels[event[0]]:10}  {name}: {task['state']}{took}")
+                detail = f" in {task['duration']:.1f} s" if task["state"] == "success" else ""
+                if task["state"] == "up_for_retry":
+                    detail = f" ({last_error(running, task)})"
+                progress.say(f"  {dag_id}  {labels[event[0]]:10}  {name}: {task['state']}{detail}")
         failed = [run["dag_run_id"] for run in found if run["state"] == "failed"]
         if failed:
-            raise DagFailed(f"{dag_id} failed:\n{logs_of_failed(running, dag_id, tasks)}")
+            raise DagFailed(f"{dag_id} failed:\n{logs_of_failed(running, tasks)}")
         if sum(run["state"] == "success" for run in found) >= runs:
             return
         if time.monotonic() > deadline:
@@ -92,14 +94,26 @@ def label(run: dict[str, Any]) -> str:
     return run.get("partition_key") or (interval_end if run["run_type"] != "manual" else "")
 
 
-def logs_of_failed(running: Airflow, dag_id: str, tasks: list[dict[str, Any]]) -> str:
-    """What the failed tasks of a DAG logged, each try."""
+def log_files(running: Airflow, task: dict[str, Any]) -> list[Path]:
+    """The logs of a task's tries and of their triggers."""
+    run_directory = running.home / "logs" / f"dag_id={task['dag_id']}" / f"run_id={task['dag_run_id']}"
+    return sorted(run_directory.glob(f"task_id={task['task_id']}/**/attempt=*.log*"))
+
+
+def last_error(running: Airflow, task: dict[str, Any]) -> str:
+    """The last exception in a task's logs, in one line."""
+    lines = [line for file in log_files(running, task) for line in file.read_text().splitlines()]
+    errors = [readable(line).splitlines()[-1].strip() for line in lines if '"error_detail"' in line]
+    return errors[-1] if errors else "see its log"
+
+
+def logs_of_failed(running: Airflow, tasks: list[dict[str, Any]]) -> str:
+    """What the failed tasks logged, each try."""
     texts = []
     for task in tasks:
         if task["state"] != "failed":
             continue
-        directory = running.home / "logs" / f"dag_id={dag_id}" / f"run_id={task['dag_run_id']}"
-        for file in sorted(directory.glob(f"task_id={task['task_id']}/**/attempt=*.log*")):
+        for file in log_files(running, task):
             texts.append(f"--- {task['dag_run_id']} {task['task_id']} ({file.name})")
             texts += [readable(line) for line in file.read_text(errors="replace").splitlines()[-60:]]
     return "\n".join(texts)

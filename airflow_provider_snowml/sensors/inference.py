@@ -93,9 +93,12 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             job = QualifiedName.parse(self.job_name, default, what="job_name") if self.job_name else None
             hook.check_internal_stage(location.stage)
         self.job_output_location, self.job_name = location.sql, job.sql if job else None
-        if self.deferrable:
+        if not self.deferrable:
+            super().execute(context)
+        # What is there already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can take
+        # the task for crashed when it runs again before its first worker process is seen to have ended.
+        elif self._look().outcome is not Outcome.SUCCEEDED:
             self._defer()
-        super().execute(context)
         return self._result()
 
     def _defer(self) -> NoReturn:
@@ -116,6 +119,9 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:
         """Look once."""
+        return self._judge(SnowMLHook(**self._hook_arguments()), self._look())
+
+    def _look(self) -> Verdict:
         if self._poller is None:
             self._poller = Poller(Limits(grace=self.grace), path_only=self.job_name is None)
         hook = SnowMLHook(**self._hook_arguments())
@@ -126,8 +132,9 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             verdict = self._poller.failed(f"{type(error).__name__}: {error}", time.time())
         else:
             verdict = self._poller.observed(seen, time.time())
+        self._status = verdict.status
         self.log.info("%s: %s", self.job_name or self.job_output_location, verdict.detail)
-        return self._judge(hook, verdict)
+        return verdict
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""
