@@ -12,12 +12,13 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from . import processes
 
 PENDING, RUNNING, DONE, FAILED, CANCELLED = "PENDING", "RUNNING", "DONE", "FAILED", "CANCELLED"
 ENDED = (DONE, FAILED, CANCELLED)
@@ -38,7 +39,7 @@ class Containers:
         root.mkdir(parents=True, exist_ok=True)
         self._root = root
         self._lock = threading.RLock()
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, processes.Process] = {}
 
     def directory(self, id_: str) -> Path:
         return self._root / id_
@@ -52,32 +53,21 @@ class Containers:
         write_state(directory, PENDING, "Waiting to be scheduled")
         return directory
 
-    def start(self, id_: str, module: str) -> None:
-        """Run ``python -m module <directory>`` as the container."""
+    def start(self, id_: str, main: Callable[[str], None]) -> None:
+        """Run ``main(directory)`` in a process of its own as the container."""
         directory = self.directory(id_)
-        with self._lock, (directory / "log.txt").open("ab") as log:
+        with self._lock:
             alive = os.open(directory / "alive", os.O_RDWR | os.O_CREAT, 0o600)
             try:
+                # The process gets the file with its lock: no moment at which nobody holds it.
                 fcntl.flock(alive, fcntl.LOCK_EX)
-                # The child inherits the lock with the file: no moment at which nobody holds it.
-                process = subprocess.Popen(
-                    [sys.executable, "-m", module, str(directory)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(alive,),
-                    start_new_session=True,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                )
+                process = processes.start(directory / "log.txt", alive, main, str(directory))
             finally:
                 os.close(alive)
             (directory / "pid").write_text(str(process.pid))
             self._processes[id_] = process
 
     def alive(self, id_: str) -> bool:
-        process = self._processes.get(id_)
-        if process is not None:
-            process.poll()  # reap it
         try:
             file = os.open(self.directory(id_) / "alive", os.O_RDWR)
         except FileNotFoundError:
@@ -111,7 +101,9 @@ class Containers:
 
     def _how_it_died(self, id_: str) -> str:
         process = self._processes.get(id_)
-        code = process.poll() if process is not None else None
+        if process is not None:
+            process.join(5)  # dead already, but its exit code may be on the way
+        code = process.exitcode if process is not None else None
         if code is None:
             return "The container ended without a result"
         if code < 0:
@@ -135,7 +127,7 @@ class Containers:
                 os.killpg(int((self.directory(id_) / "pid").read_text()), signal.SIGKILL)
             process = self._processes.get(id_)
             if process is not None:
-                process.wait()
+                process.join(0.1)
             else:
                 time.sleep(0.02)
 

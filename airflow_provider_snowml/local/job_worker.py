@@ -1,4 +1,4 @@
-"""The process of a batch inference job: ``python -m ...job_worker <directory>``.
+"""The process of a batch inference job.
 
 Reads Parquet, calls the model's method on batches of rows, writes Parquet with the input's columns
 and the predictions, and ``_SUCCESS`` last of all.
@@ -6,11 +6,10 @@ and the predictions, and ``_SUCCESS`` last of all.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from .containers import DONE, FAILED, RUNNING, write_state
 
 ROWS_AT_ONCE = 20_000
+SCHEDULING_SECONDS = 1.0  # a job is seen PENDING for a moment, as it is (for longer) in Snowflake
 _ARROW = {
     "INT8": pa.int8(), "INT16": pa.int16(), "INT32": pa.int32(), "INT64": pa.int64(),
     "UINT8": pa.uint8(), "UINT16": pa.uint16(), "UINT32": pa.uint32(), "UINT64": pa.uint64(),
@@ -169,11 +169,12 @@ def _column(table: pa.Table, name: str) -> str:
     raise JobError(f"Partition column {name} is not in the input; it has {', '.join(table.column_names)}.")
 
 
-def main() -> None:
-    directory = Path(sys.argv[1])
-    _keep_the_lock_to_ourselves(directory)
+def main(name: str) -> None:
+    """:param name: the container's directory."""
+    directory = Path(name)
     spec = json.loads((directory / "spec.json").read_text())
     try:
+        time.sleep(SCHEDULING_SECONDS)
         if spec["mode"] == "overwrite":
             shutil.rmtree(spec["output"], ignore_errors=True)
         write_state(directory, RUNNING, "Running")
@@ -191,16 +192,3 @@ def main() -> None:
         write_state(directory, FAILED, f"{type(e).__name__}: {e}"[:1000])
         sys.exit(1)
     write_state(directory, DONE, "Completed successfully", rows=rows)
-
-
-def _keep_the_lock_to_ourselves(directory: Path) -> None:
-    """The inherited lock must not pass on to processes that the model starts."""
-    inode = (directory / "alive").stat().st_ino
-    for file in Path("/dev/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if os.fstat(int(file.name)).st_ino == inode:
-                os.set_inheritable(int(file.name), False)
-
-
-if __name__ == "__main__":
-    main()

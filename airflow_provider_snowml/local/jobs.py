@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from . import compute_pools, models, services
+from . import compute_pools, job_worker, models, services
 from .catalog import Object, Qualified
 from .containers import CANCELLED, DONE, ENDED
 from .errors import SnowflakeError, already_exists, compilation_error, invalid_value, unsupported
@@ -233,7 +233,7 @@ def _create(
         options.get("COMMENT", ""),
     )
     if ready:
-        account.containers.start(id_, services.WORKER)
+        account.containers.start(id_, job_worker.main)
     return service
 
 

@@ -1,39 +1,23 @@
-"""The process that runs one model version's methods for SQL: ``python -m ...model_host``.
+"""The process that runs one model version's methods for SQL.
 
-It reads frames from standard input and answers on what was standard output. A frame is eight
-bytes of length and as many bytes. The first one names the package's directory; each other one is
-an Arrow stream whose metadata names the handler. An answer is one byte, ``0`` or ``1``, and a
-frame: an Arrow stream with one column, or the text of the error.
+A request is an Arrow stream whose metadata names the handler. An answer is one byte, ``0`` or
+``1``, followed by an Arrow stream with one column, or by the text of the error.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import traceback
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+if TYPE_CHECKING:
+    from .handlers import Package
+
 HANDLER, RETURNS = b"handler", b"returns"
-
-
-def write_frame(stream: BinaryIO, payload: bytes) -> None:
-    stream.write(len(payload).to_bytes(8, "big"))
-    stream.write(payload)
-    stream.flush()
-
-
-def read_frame(stream: BinaryIO) -> bytes | None:
-    """None when the other side is gone."""
-    header = stream.read(8)
-    if len(header) < 8:
-        return None
-    length = int.from_bytes(header, "big")
-    payload = stream.read(length)
-    return payload if len(payload) == length else None
 
 
 def to_stream(table: pa.Table) -> bytes:
@@ -47,7 +31,28 @@ def from_stream(payload: bytes) -> pa.Table:
     return pa.ipc.open_stream(payload).read_all()
 
 
-def _answer(methods: dict[str, Any], package: Any, request: pa.Table) -> pa.Table:
+def serve(connection: Connection, directory: str) -> None:
+    """Answer until the server closes the connection, or is gone.
+
+    :param directory: the package of the version.
+    """
+    from .handlers import Package
+
+    package = Package(Path(directory))
+    methods: dict[str, Any] = {}
+    while True:
+        try:
+            request = connection.recv_bytes()
+        except EOFError:
+            return
+        try:
+            answer = b"0" + to_stream(_answer(methods, package, from_stream(request)))
+        except BaseException:
+            answer = b"1" + traceback.format_exc().encode()
+        connection.send_bytes(answer)
+
+
+def _answer(methods: dict[str, Any], package: Package, request: pa.Table) -> pa.Table:
     from .handlers import call_function, flatten, json_default
 
     metadata = request.schema.metadata
@@ -63,27 +68,3 @@ def _answer(methods: dict[str, Any], package: Any, request: pa.Table) -> pa.Tabl
     else:
         column = pa.array(values, from_pandas=True)
     return pa.table({"result": column})
-
-
-def main() -> None:
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the model prints must not get between the answers
-    from snowflake.ml.model._packager import model_packager  # noqa: F401  (slow; while waiting)
-
-    from .handlers import Package
-
-    directory = read_frame(requests)
-    if directory is None:
-        return
-    package, methods = Package(Path(directory.decode())), {}  # type: ignore[var-annotated]
-    while (payload := read_frame(requests)) is not None:
-        try:
-            answer, status = to_stream(_answer(methods, package, from_stream(payload))), b"0"
-        except BaseException:
-            answer, status = traceback.format_exc().encode(), b"1"
-        answers.write(status)
-        write_frame(answers, answer)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
 import pyarrow as pa
 
+from . import processes
 from .errors import SnowflakeError
-from .model_host import HANDLER, RETURNS, from_stream, read_frame, to_stream, write_frame
+from .model_host import HANDLER, RETURNS, from_stream, serve, to_stream
 from .models import Method
 
 MAX_PROCESSES = 4
@@ -27,54 +25,36 @@ def interpreter_error(text: str, method: Method) -> SnowflakeError:
 
 
 class _Host:
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, package: Path) -> None:
         self._lock = threading.Lock()
-        with log.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "airflow_provider_snowml.local.model_host"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,  # a terminal's Ctrl-C is for the server
-            )
-
-    def open(self, package: Path) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # the first call says that the process is gone
-            write_frame(self._process.stdin, str(package).encode())  # type: ignore[arg-type]
+        self._connection, theirs = processes.CONTEXT.Pipe()
+        self._process = processes.start(log, None, serve, theirs, str(package))
+        theirs.close()
 
     def call(self, method: Method, table: pa.Table) -> pa.Array:
-        assert self._process.stdin is not None and self._process.stdout is not None
         returns = "OBJECT" if method.return_type == "OBJECT" else "VALUE"
         metadata = {HANDLER: method.handler.encode(), RETURNS: returns.encode()}
         with self._lock:
             try:
-                request = to_stream(table.replace_schema_metadata(metadata))
-                write_frame(self._process.stdin, request)  # type: ignore[arg-type]
-                status = self._process.stdout.read(1)
-                answer = read_frame(self._process.stdout)  # type: ignore[arg-type]
-            except OSError:
-                status, answer = b"", None
-        if answer is None:
-            self.close()
-            raise interpreter_error(
-                f"the process of the model ended (exit code {self._process.returncode})", method
-            )
-        if status != b"0":
-            raise interpreter_error(answer.decode(errors="replace"), method)
-        return from_stream(answer).column(0).combine_chunks()
+                self._connection.send_bytes(to_stream(table.replace_schema_metadata(metadata)))
+                answer = self._connection.recv_bytes()
+            except (OSError, EOFError):
+                self.close()
+                raise interpreter_error(
+                    f"the process of the model ended (exit code {self._process.exitcode})", method
+                ) from None
+        if answer[:1] != b"0":
+            raise interpreter_error(answer[1:].decode(errors="replace"), method)
+        return from_stream(answer[1:]).column(0).combine_chunks()
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._process.is_alive()
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        self._process.join()
+        self._connection.close()
 
 
 class ModelHosts:
@@ -85,13 +65,6 @@ class ModelHosts:
         self._log = log
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
-        self._spare: _Host | None = None
-
-    def prepare(self) -> None:
-        """Start a process ahead of its use: a model that was just registered is soon called."""
-        with self._lock:
-            if self._spare is None or not self._spare.alive:
-                self._spare = _Host(self._log)
 
     def call(self, version_id: str, package: Path, method: Method, table: pa.Table) -> pa.Array:
         """Run a method on rows; the columns of ``table`` are its arguments, by position.
@@ -106,11 +79,8 @@ class ModelHosts:
             if host is not None and host.alive:
                 self._hosts.move_to_end(version_id)
                 return host
-            host, self._spare = self._spare, None
-            if host is None or not host.alive:
-                host = _Host(self._log)
-            host.open(package)
-            self._hosts[version_id] = host
+            host = self._hosts[version_id] = _Host(self._log, package)
+            self._hosts.move_to_end(version_id)
             while len(self._hosts) > MAX_PROCESSES:
                 self._hosts.popitem(last=False)[1].close()
             return host
@@ -123,8 +93,7 @@ class ModelHosts:
 
     def close(self) -> None:
         with self._lock:
-            hosts = [*self._hosts.values(), *([self._spare] if self._spare else [])]
+            hosts = list(self._hosts.values())
             self._hosts.clear()
-            self._spare = None
         for host in hosts:
             host.close()

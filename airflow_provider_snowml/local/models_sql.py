@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from . import models
+from . import models, processes
 from .catalog import Qualified
 from .errors import SnowflakeError, compilation_error, invalid_value
 from .functions import system_function
@@ -48,7 +48,7 @@ def create_model(session: Session, reader: Reader) -> Result:
         raise
     if existing is not None:
         _forget(session, models.from_object(existing))
-    session.account.model_hosts.prepare()
+    processes.prepare()  # a model that was just registered is soon called
     return status(f"Model {quote_if_needed(name.name)} successfully created.")
 
 

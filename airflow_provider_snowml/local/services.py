@@ -7,6 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from . import job_worker
 from .catalog import Object, Qualified, account_level
 from .containers import CANCELLED, ENDED, PENDING, RUNNING
 from .errors import SnowflakeError, compilation_error, does_not_exist, invalid_value, unsupported
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 LIVE = (PENDING, RUNNING)
 CONTAINER = "main"
-WORKER = "airflow_provider_snowml.local.job_worker"
 _COLUMNS: list[str | tuple[str, str]] = [
     "name", "status", "database_name", "schema_name", "owner", "compute_pool", "dns_name",
     ("current_instances", "fixed"), ("target_instances", "fixed"), ("min_ready_instances", "fixed"),
@@ -54,7 +54,7 @@ def start_waiting(account: Account, pool: str) -> None:
             with account.catalog.change("SERVICE", service.name) as changed:
                 changed.data["waits_for_pool"] = False
             if state(account, service)["status"] == PENDING:
-                account.containers.start(service.data["id"], WORKER)
+                account.containers.start(service.data["id"], job_worker.main)
 
 
 def recover(account: Account) -> None:
