@@ -82,7 +82,7 @@ def session(parameters) -> Iterator:
 @pytest.fixture
 def airflow_conn(local_snowflake, schema, monkeypatch) -> str:
     """The Airflow connection ``snowflake_default``, into the fresh schema."""
-    database, name = schema.split(".")
+    _, name = schema.split(".")
     uri = local_snowflake.airflow_connection_uri
     uri = uri.replace("@/PUBLIC?", f"@/{name}?")
     monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", uri)
@@ -176,6 +176,7 @@ def scoring_schema(local_snowflake) -> Iterator[Scoring]:
             "FROM TABLE(GENERATOR(ROWCOUNT => 60))"
         )
         execute(f"CREATE STAGE {scoring.schema}.ST ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
+        execute(f"CREATE STAGE {scoring.schema}.BUCKET URL = 's3://elsewhere/'")
         execute(
             f"CREATE COMPUTE POOL IF NOT EXISTS {scoring.pool} MIN_NODES = 1 MAX_NODES = 1 "
             "INSTANCE_FAMILY = CPU_X64_XS"

@@ -150,6 +150,8 @@ class Stages:
         found = self._catalog.find("STAGE", inner)
         if found is None:
             raise does_not_exist("Stage", str(session.resolve(name)))
+        if found.data.get("url"):
+            raise unsupported(f"files of an external stage ({text}): it can be made and listed only")
         path = re.sub(r"/+", "/", m[2] or "").lstrip("/")
         if ".." in path.split("/"):
             raise compilation_error(f"invalid stage location '{reference}'")

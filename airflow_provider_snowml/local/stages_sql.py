@@ -38,8 +38,8 @@ def create_stage(session: Session, reader: Reader) -> Result:
     options = reader.options()
     reader.done()
     for option in options:
-        if option not in ("ENCRYPTION", "DIRECTORY", "FILE_FORMAT", "COMMENT", "COPY_OPTIONS"):
-            raise unsupported(f"CREATE STAGE ... {option}: only internal stages are here")
+        if option not in ("ENCRYPTION", "DIRECTORY", "FILE_FORMAT", "COMMENT", "COPY_OPTIONS", "URL"):
+            raise unsupported(f"CREATE STAGE ... {option}")
     encryption = options.get("ENCRYPTION", {})
     kind = str(encryption.get("TYPE", "SNOWFLAKE_FULL")).upper()
     if kind not in ("SNOWFLAKE_FULL", "SNOWFLAKE_SSE"):
@@ -49,7 +49,11 @@ def create_stage(session: Session, reader: Reader) -> Result:
         stages.create(
             session,
             name,
-            {"encryption": kind, "file_format": options.get("FILE_FORMAT")},
+            {
+                "encryption": kind,
+                "file_format": options.get("FILE_FORMAT"),
+                "url": str(options.get("URL", "")),
+            },
             temporary=temporary,
             replace=replace,
             comment=str(options.get("COMMENT", "")),
@@ -88,7 +92,7 @@ def describe_stage(session: Session, reader: Reader) -> Result:
     return rows(
         columns,
         [
-            ["STAGE_LOCATION", "URL", "String", "", ""],
+            ["STAGE_LOCATION", "URL", "String", stage.data.get("url", ""), ""],
             ["STAGE_INTEGRATION", "STORAGE_INTEGRATION", "String", "", ""],
             ["STAGE_ENCRYPTION", "TYPE", "String", stage.data["encryption"], ""],
             ["DIRECTORY", "ENABLE", "Boolean", "false", "false"],
@@ -132,12 +136,13 @@ def show_stages(session: Session, reader: Reader) -> Result:
                 "name": s.name.name.split(" ")[0],
                 "database_name": s.name.database,
                 "schema_name": s.name.schema,
-                "url": "",
+                "url": s.data.get("url", ""),
                 "has_credentials": "N",
                 "has_encryption_key": "N",
                 "owner": s.owner,
                 "comment": s.comment,
-                "type": "INTERNAL TEMPORARY" if s.data.get("temporary") else "INTERNAL",
+                "type": ("EXTERNAL" if s.data.get("url") else "INTERNAL")
+                + (" TEMPORARY" if s.data.get("temporary") else ""),
                 "owner_role_type": "ROLE",
                 "directory_enabled": "N",
             }

@@ -36,6 +36,7 @@ from airflow_provider_snowml.exceptions import (
     PersonalDatabaseError,
     RowCountError,
     StageNotFoundError,
+    StageNotInternalError,
 )
 from airflow_provider_snowml.operators import batch_inference, batch_submission
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
@@ -307,7 +308,8 @@ BAD = {
     "function": ({"function_name": "nope"}, ModelFunctionNotFoundError, "There are: .*predict_proba"),
     "ambiguous function": ({"function_name": None}, ModelFunctionNotFoundError, "name one of them"),
     "column": ({"input_query": "SELECT F1 FROM X"}, InputColumnsError, "wants F2, which input_query lacks"),
-    "stage": ({"output_stage_location": "@NOPE/x"}, StageNotFoundError, "has: ST"),
+    "stage": ({"output_stage_location": "@NOPE/x"}, StageNotFoundError, "has: BUCKET, ST"),
+    "external stage": ({"output_stage_location": "@BUCKET/x"}, StageNotInternalError, "is EXTERNAL"),
     "stage root": ({"output_stage_location": "@ST"}, InvalidNameError, "root of a stage"),
     "no stage": ({"output_stage_location": "ST/x"}, InvalidNameError, "no valid output_stage_location"),
     "pool": ({"compute_pool": "NOPE"}, ComputePoolNotFoundError, "There are: .*TEST_POOL"),
