@@ -76,9 +76,6 @@ def _unload(session: Session, reader: Reader) -> Result:
     table = result.table.rename_columns([r["name"] for r in result.rowtype])
     header = _flag(options.get("HEADER"))
     data = _encode(table, kind, form, header) if table.num_rows or single else None
-    if overwrite and not single:
-        for old in location.files():
-            old.file.unlink()
     if data is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{uuid.uuid4().hex}")

@@ -71,7 +71,14 @@ def _run(
         return query.result
     except SnowflakeError as e:
         query.error = e
-        raise
+        if query.timeout is not None:
+            query.error = SnowflakeError(
+                630,
+                "57014",
+                "Statement reached its statement or warehouse timeout of "
+                f"{query.timeout} second(s) and was canceled.",
+            )
+        raise query.error from None
     except Exception as e:
         log.exception("internal error in: %s", query.sql)
         query.error = SnowflakeError(
@@ -91,7 +98,12 @@ def _statement_timeout(session: Session, query: Query) -> threading.Timer | None
     seconds = int(session.parameters.get("STATEMENT_TIMEOUT_IN_SECONDS", 0))
     if seconds <= 0 or seconds >= 172800:
         return None
-    timer = threading.Timer(seconds, query.cancel)
+
+    def time_out() -> None:
+        query.timeout = seconds
+        query.cancel()
+
+    timer = threading.Timer(seconds, time_out)
     timer.daemon = True
     timer.start()
     return timer

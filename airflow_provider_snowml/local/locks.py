@@ -41,9 +41,9 @@ class TableLocks:
                     raise SnowflakeError(
                         625,
                         "57014",
-                        f"Statement has locked table '{table}' in another transaction and this lock "
-                        "has not yet been released.\nYour statement was aborted because the number "
-                        f"of waiters for this lock exceeds the {MAX_WAITERS} statements limit.",
+                        f"A statement of session {self._owners[table]} has locked table '{table}' and "
+                        "this lock has not yet been released.\nYour statement was aborted because the "
+                        f"number of waiters for this lock exceeds the {MAX_WAITERS} statements limit.",
                     )
                 self._waiters[table] += 1
                 try:

@@ -39,6 +39,7 @@ class Query:
     cancelled: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
     interrupt: Callable[[], None] | None = None
+    timeout: int | None = None  # seconds, once STATEMENT_TIMEOUT_IN_SECONDS has ended it
 
     @property
     def status(self) -> str:

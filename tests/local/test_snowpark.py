@@ -147,6 +147,14 @@ def test_cancelling_a_query(connection):
     assert error.value.errno == 604
 
 
+def test_the_statement_timeout(connection):
+    cursor = connection.cursor()
+    cursor.execute("ALTER SESSION SET STATEMENT_TIMEOUT_IN_SECONDS = 1")
+    with pytest.raises(DatabaseError, match="timeout of 1 second") as error:
+        cursor.execute(ENDLESS)
+    assert error.value.errno == 630
+
+
 def test_the_clients_own_timeout_cancels(connection):
     cursor = connection.cursor()
     with pytest.raises(DatabaseError) as error:

@@ -139,6 +139,12 @@ def test_unloading_onto_files_needs_overwrite(cursor):
     cursor.execute(copy + " OVERWRITE = TRUE")
 
 
+def test_overwrite_replaces_files_of_the_same_name_only(cursor, put):
+    put("other.txt", "stays", to="@st/out")
+    cursor.execute("COPY INTO @st/out/ FROM (SELECT 1) FILE_FORMAT = (TYPE = PARQUET) OVERWRITE = TRUE")
+    assert "st/out/other.txt" in names(cursor, "@st/out/")
+
+
 def test_infer_schema_and_template(cursor, tmp_path):
     pq.write_table(
         pa.table({"id": [1], "Score": [0.5], "day": pa.array([0], pa.date32())}),
