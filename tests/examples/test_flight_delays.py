@@ -10,20 +10,22 @@ import pytest
 pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_conn")
 
 
-def run(dag, day: str | None = None, conf: dict | None = None):
-    """Run a DAG in this process, and return its run."""
-    logical_date = pendulum.datetime(*map(int, day.split("-")), 18) if day else None
-    dag_run = dag.test(logical_date=logical_date, run_conf=conf)
-    assert dag_run.state == "success", [(ti.task_id, ti.state) for ti in dag_run.get_task_instances()]
-    return dag_run
+@pytest.fixture
+def run(run_dag):
+    """Run a DAG in this process, as of a day in New York, and return its tasks' states."""
+
+    def run(dag, day: str | None = None, conf: dict | None = None) -> dict[str, str]:
+        logical_date = pendulum.parse(day, tz="America/New_York").add(hours=12) if day else None
+        dag_run, _ = run_dag(dag, logical_date=logical_date, run_conf=conf)
+        states = {ti.task_id: ti.state for ti in dag_run.get_task_instances()}
+        assert dag_run.state == "success", states
+        return states
+
+    return run
 
 
 def one(cursor, query: str) -> tuple:
     return cursor.execute(query).fetchone()
-
-
-def states(dag_run) -> dict[str, str]:
-    return {ti.task_id: ti.state for ti in dag_run.get_task_instances()}
 
 
 def versions(cursor) -> dict[str, list[str]]:
@@ -33,7 +35,7 @@ def versions(cursor) -> dict[str, list[str]]:
     return {row["name"]: json.loads(row["aliases"]) for row in rows}
 
 
-def test_load_retrain_twice_and_score_a_day_twice(dags, connection):
+def test_load_retrain_twice_and_score_a_day_twice(dags, run, connection):
     cursor = connection.cursor()
 
     run(dags["flight_delays_load"])
@@ -41,12 +43,12 @@ def test_load_retrain_twice_and_score_a_day_twice(dags, connection):
     keys = "COUNT(DISTINCT FLIGHT_DATE::VARCHAR || FLIGHT_ID)"
     assert one(cursor, f"SELECT COUNT(*), {keys} FROM FLIGHT_FEATURES") == (336_776, 336_776)
 
-    first = states(run(dags["flight_delays_retrain"], "2013-01-21"))
+    first = run(dags["flight_delays_retrain"], "2013-01-21")
     assert first["promote_first_champion"] == "success"
     assert first["promote_challenger"] == "skipped"
     assert {"CHAMPION", "DEFAULT"} <= set(versions(cursor)["V20130121"])
 
-    second = states(run(dags["flight_delays_retrain"], "2013-01-28"))
+    second = run(dags["flight_delays_retrain"], "2013-01-28")
     assert second["promote_challenger"] == "success"
     assert {"CHAMPION", "DEFAULT"} <= set(versions(cursor)["V20130128"])
     assert "CHAMPION" not in versions(cursor)["V20130121"]

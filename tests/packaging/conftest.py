@@ -87,12 +87,12 @@ def run(tmp_path: Path) -> Run:
 
 # Airflow itself brings starlette and uvicorn, so leaving packages out is not enough: they are hidden.
 _HIDE = f"""
-import sys
+from importlib.machinery import PathFinder
 
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {LOCAL_ONLY!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+find_spec = PathFinder.find_spec
 
-sys.meta_path.insert(0, Hidden())
+def find_unless_hidden(name, path=None, target=None):
+    return None if name.partition(".")[0] in {LOCAL_ONLY!r} else find_spec(name, path, target)
+
+PathFinder.find_spec = find_unless_hidden
 """
