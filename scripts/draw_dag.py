@@ -34,7 +34,9 @@ def graph(dag_id: str) -> str:
 def main(dag_id: str) -> None:
     picture = ROOT / "docs" / "images" / f"{dag_id}.png"
     reduced = subprocess.run(["tred"], input=graph(dag_id), text=True, capture_output=True, check=True)
-    subprocess.run(["dot", "-Tpng", "-Gdpi=110", "-o", str(picture)], input=reduced.stdout, text=True, check=True)
+    subprocess.run(
+        ["dot", "-Tpng", "-Gdpi=110", "-o", str(picture)], input=reduced.stdout, text=True, check=True
+    )
     print(picture)
 
 
