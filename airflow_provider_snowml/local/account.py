@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     copying,
     information,
     jobs,
+    models,
     models_sql,
     services,
     sessions_sql,
@@ -90,6 +91,8 @@ class Account:
 
     def drop_contents(self, database: str, schema: str | None) -> None:
         """What a dropped database or schema takes with it besides its tables."""
+        services.drop_in(self, database, schema)
+        models.drop_in(self, database, schema)
         self.stages.drop_in(database, schema)
         self.catalog.drop_in(database, schema)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import re
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,8 @@ def execute_inference_job_service(session: Session, reader: Reader) -> Result:
     )
     if not isinstance(name, Qualified):
         name = session.resolve(name)
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_$]*", name.name):
+        raise compilation_error(f"invalid job name '{name.name}': an unquoted identifier is needed.")
     if session.account.catalog.find("SERVICE", name):
         raise already_exists(str(name))
     replicas = options.get("REPLICAS", 1)
@@ -291,7 +293,7 @@ def _service_specification(spec: dict[str, dict[str, Any]], model: Model, versio
 def _wait(session: Session, service: Object) -> Result:
     """ASYNC = FALSE: until the job has ended."""
     while (found := services.state(session.account, service))["status"] not in ENDED:
-        time.sleep(0.1)
+        services.pause(0.1)
     if found["status"] == DONE:
         done = f"Batch inference job {service.name} completed successfully with status: DONE."
         return rows(["status"], [[done]])

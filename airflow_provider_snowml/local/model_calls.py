@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from .models import Method, Model, Version
 if TYPE_CHECKING:
     from .session import Session
 
+_lock = threading.Lock()
 _PACKED = ("OBJECT", "ARRAY", "VARIANT", "VECTOR")
 _DUCKDB_TYPES = {
     "BOOLEAN": "BOOLEAN",
@@ -208,8 +210,6 @@ def _duckdb_type(sql_type: str) -> str:
 
 def _register(session: Session, function: str, model: Model, version: Version, method: Method) -> None:
     account = session.account
-    if function in account.model_functions:
-        return
     is_json = [_duckdb_type(t) == "JSON" for _, t in method.inputs]
     returns_json = _duckdb_type(method.return_type) == "JSON"
     package = models.directory(session, model, version)
@@ -221,8 +221,10 @@ def _register(session: Session, function: str, model: Model, version: Version, m
         return pa.ExtensionArray.from_storage(pa.json_(), answer) if returns_json else answer
 
     parameters = [_duckdb_type(t) for _, t in method.inputs]
-    account.engine.register_function(function, run, parameters, _duckdb_type(method.return_type))
-    account.model_functions.add(function)
+    with _lock:
+        if function not in account.model_functions:
+            account.engine.register_function(function, run, parameters, _duckdb_type(method.return_type))
+            account.model_functions.add(function)
 
 
 def _from_json(array: pa.ChunkedArray) -> pa.Array:

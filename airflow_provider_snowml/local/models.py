@@ -23,6 +23,7 @@ from .grammar import parse_name, quote_if_needed
 from .results import now
 
 if TYPE_CHECKING:
+    from .account import Account
     from .session import Session
 
 SYSTEM_ALIASES = ("DEFAULT", "FIRST", "LAST")
@@ -244,11 +245,20 @@ def attributes(spec: str | None) -> dict[str, Any]:
     }
 
 
-def remove_files(session: Session, model_id: str, version_id: str | None = None) -> None:
-    path = session.account.data_dir / "models" / model_id
-    if version_id is not None:
-        path = path / "versions" / version_id
+def forget(account: Account, model: Model, version: Version | None = None) -> None:
+    """End the processes and remove the files of a model, or of one version."""
+    for gone in model.versions if version is None else [version]:
+        account.model_hosts.forget(gone.id)
+    path = account.data_dir / "models" / model.id
+    if version is not None:
+        path = path / "versions" / version.id
     shutil.rmtree(path, ignore_errors=True)
+
+
+def drop_in(account: Account, database: str, schema: str | None) -> None:
+    """What a dropped database or schema takes with it."""
+    for found in account.catalog.list("MODEL", database, schema):
+        forget(account, from_object(found))
 
 
 def snow_files(session: Session, url: str) -> list[tuple[str, Path]]:

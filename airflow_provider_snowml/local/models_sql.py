@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,10 +45,10 @@ def create_model(session: Session, reader: Reader) -> Result:
     try:
         session.account.catalog.create("MODEL", name, session.role, data, replace=replace)
     except SnowflakeError:
-        models.remove_files(session, model_id)
+        shutil.rmtree(session.account.data_dir / "models" / model_id, ignore_errors=True)
         raise
     if existing is not None:
-        _forget(session, models.from_object(existing))
+        models.forget(session.account, models.from_object(existing))
     processes.prepare()  # a model that was just registered is soon called
     return status(f"Model {quote_if_needed(name.name)} successfully created.")
 
@@ -152,8 +153,7 @@ def _drop_version(session: Session, reader: Reader, model: Model) -> None:
             " default version. Set another default version first, or drop the model."
         )
     model.versions.remove(version)
-    session.account.model_hosts.forget(version.id)
-    models.remove_files(session, model.id, version.id)
+    models.forget(session.account, model, version)
 
 
 def _alias(reader: Reader, model: Model) -> None:
@@ -267,14 +267,8 @@ def drop_model(session: Session, reader: Reader) -> Result:
         return status(f"Drop statement executed successfully ({quote_if_needed(name.name)} already dropped).")
     model = models.get(session, name)
     session.account.catalog.drop("MODEL", name)
-    _forget(session, model)
+    models.forget(session.account, model)
     return status(f"{quote_if_needed(name.name)} successfully dropped.")
-
-
-def _forget(session: Session, model: Model) -> None:
-    for version in model.versions:
-        session.account.model_hosts.forget(version.id)
-    models.remove_files(session, model.id)
 
 
 @statement("SHOW MODELS", reads_only=True)

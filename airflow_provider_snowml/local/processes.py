@@ -29,6 +29,8 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
+# Threads of a model that wait for each other by spinning would take the cores from all others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 CONTEXT = _context()
 _lock = threading.Lock()
 

@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import job_worker
+from . import job_worker, queries
 from .catalog import Object, Qualified, account_level
 from .containers import CANCELLED, ENDED, PENDING, RUNNING
 from .errors import SnowflakeError, compilation_error, does_not_exist, invalid_value, unsupported
@@ -64,6 +64,21 @@ def recover(account: Account) -> None:
         started = (account.containers.directory(id_) / "alive").exists()
         if not started and not service.data["waits_for_pool"]:
             account.containers.end(id_, "FAILED", "The server ended before the job was started")
+
+
+def drop_in(account: Account, database: str, schema: str | None) -> None:
+    """What a dropped database or schema takes with it: no process outlives its service."""
+    for service in account.catalog.list("SERVICE", database, schema):
+        account.containers.end(service.data["id"], CANCELLED, "The service was dropped")
+
+
+def pause(seconds: float) -> None:
+    """Sleep in a statement that waits; ends early, as an error, when the query is cancelled."""
+    query = queries.current()
+    if query is None:
+        time.sleep(seconds)
+    elif query.cancelled.wait(seconds):
+        raise SnowflakeError(604, "57014", "SQL execution canceled")
 
 
 def drop(session: Session, service: Object) -> None:
@@ -293,7 +308,7 @@ def _wait_for(session: Session, service: Object, wanted: str, seconds: float) ->
                 f"Service {service.name} did not reach state {wanted} within {seconds:.0f} seconds;"
                 f" it is {found['status']}.",
             )
-        time.sleep(0.1)
+        pause(0.1)
 
 
 def table_service_method(session: Session, name: Qualified, method: str, arguments: list[Any]) -> Result:
@@ -331,7 +346,7 @@ def get_job_history(session: Session, **bounds: Any) -> Result:
     if (end := bounds.get("created_time_end")) is not None:
         found = [r for r in found if r["CREATED_TIME"] <= end]
     found.sort(key=lambda r: r["CREATED_TIME"], reverse=True)
-    return rows(columns, found, UNKNOWN)
+    return rows(columns, found[: bounds.get("result_limit")], UNKNOWN)
 
 
 def _history_row(account: Account, job: Object) -> dict[str, Any]:

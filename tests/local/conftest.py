@@ -25,7 +25,7 @@ def rows():
 
 @pytest.fixture(scope="session")
 def models(local_snowflake, rows, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """``session`` and ``registry`` of a schema with the models CLASSIFIER, CUSTOM and BROKEN."""
+    """``session`` and ``registry`` of a schema with the models CLASSIFIER, CUSTOM and PARTITIONED."""
     from sklearn.linear_model import LogisticRegression
     from snowflake.ml.registry import Registry
     from snowflake.snowpark import Session
@@ -45,6 +45,7 @@ def models(local_snowflake, rows, tmp_path_factory) -> Iterator[SimpleNamespace]
         options={"target_methods": ["predict", "predict_proba"]},
     )
     _log_custom(registry, tmp_path_factory.mktemp("code"), rows)
+    _log_partitioned(registry)
     session.sql(
         "CREATE COMPUTE POOL IF NOT EXISTS TEST_POOL MIN_NODES = 1 MAX_NODES = 4 INSTANCE_FAMILY = CPU_X64_XS"
     ).collect()
@@ -113,6 +114,28 @@ def _log_custom(registry, directory: Path, rows) -> None:
         )
     finally:
         sys.path.remove(str(directory))
+
+
+def _log_partitioned(registry) -> None:
+    import pandas as pd
+    from snowflake.ml.model import custom_model, model_signature
+
+    class Totals(custom_model.CustomModel):
+        @custom_model.partitioned_api
+        def total(self, X: pd.DataFrame) -> pd.DataFrame:
+            return pd.DataFrame({"TOTAL": [X["F1"].sum()]})
+
+    double = model_signature.DataType.DOUBLE
+    inputs = [model_signature.FeatureSpec(n, double) for n in ("F1", "F2")]
+    outputs = [model_signature.FeatureSpec("TOTAL", double)]
+    registry.log_model(
+        Totals(custom_model.ModelContext()),
+        model_name="PARTITIONED",
+        version_name="V1",
+        signatures={"total": model_signature.ModelSignature(inputs=inputs, outputs=outputs)},
+        options={"function_type": "TABLE_FUNCTION"},
+        target_platforms=["SNOWPARK_CONTAINER_SERVICES"],
+    )
 
 
 @pytest.fixture

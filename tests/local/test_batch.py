@@ -37,7 +37,7 @@ def version(session, place):
     return registry.get_model("CLASSIFIER").version("V1")
 
 
-def statement(place: str, name: str, **changes: str) -> str:
+def statement(place: str, name: str, /, **changes: str) -> str:
     """An EXECUTE INFERENCE JOB SERVICE with some clauses replaced."""
     clauses = {
         "pool": "IN COMPUTE POOL TEST_POOL",
@@ -276,6 +276,7 @@ def test_a_refused_submit_removes_the_staged_input(version, session, place):
             395018,
             "unknown key 'output.colour'",
         ),
+        ({"name": 'NAME = {place}."../x"'}, 1003, "invalid job name"),
         ({"mode": "ASYNC = TRUE\nCOLOUR = RED"}, 1003, "COLOUR"),
         ({"mode": "ASYNC = TRUE REPLICAS = 99"}, 1008, "REPLICAS"),
     ],
@@ -287,6 +288,50 @@ def test_refused_before_anything_starts(connection, session, place, changes, err
     assert e.value.errno == errno
     assert session.sql(f"SHOW SERVICES IN SCHEMA {place}").collect() == []
     assert files(session, place, "out/") == []
+
+
+def test_a_partitioned_model(models, session, place):
+    """A table function sees each value's rows together; the output has the value and its answer."""
+    sql = statement(
+        place,
+        "JT",
+        model="MODEL = SNOWML.SHARED_MODELS.PARTITIONED",
+        function="FUNCTION = 'total'",
+        spec="WITH SPECIFICATION 'input: {partition_column: F2}\n"
+        f"output: {{stage_location: ''@{place}.ST/out/''}}'",
+        mode="ASYNC = FALSE",
+    )
+    session.sql(sql).collect()
+    read = session.read.option("PATTERN", ".*[.]parquet")
+    found = read.parquet(f"@{place}.ST/out/JT/").to_pandas()
+    expected = session.sql("SELECT F2, SUM(F1) AS T FROM FLIGHTS GROUP BY F2").collect()
+    assert dict(zip(found["F2"], found["TOTAL"], strict=True)) == {r["F2"]: r["T"] for r in expected}
+
+
+def test_dropping_the_schema_ends_its_jobs(session, place, local_snowflake):
+    job = sleeping_job(session, place, "JG")
+    pid = worker_pid(local_snowflake, session, job)
+    session.sql(f"DROP SCHEMA {place}").collect()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_cancelling_a_waiting_statement(connection, session, place):
+    """ASYNC = FALSE: the statement can be cancelled; the job goes on."""
+    cursor = connection.cursor()
+    sql = statement(
+        place, "JQ", model=f"MODEL = {CUSTOM}", function="FUNCTION = 'sleep'", mode="ASYNC = FALSE"
+    )
+    cursor.execute_async(sql)
+    deadline = time.monotonic() + WAIT
+    while not session.sql(f"SHOW SERVICES IN SCHEMA {place}").collect() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    session.sql(f"SELECT SYSTEM$CANCEL_QUERY('{cursor.sfqid}')").collect()
+    while connection.is_still_running(connection.get_query_status(cursor.sfqid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert wait_for(session, f"{place}.JQ", "RUNNING") == "RUNNING"
+    session.sql(f"CALL {place}.JQ!spcs_cancel_job()").collect()
 
 
 def test_a_suspended_pool_keeps_the_job_waiting(session, place):

@@ -15,7 +15,7 @@ def test_log_model_and_find_it_again(models):
     version = found.version("V1")
     assert version.comment == "says late or on time"
     assert version.show_metrics() == {"accuracy": 0.75}
-    assert [m.name for m in models.registry.models()] == ["CLASSIFIER", "CUSTOM"]
+    assert [m.name for m in models.registry.models()] == ["CLASSIFIER", "CUSTOM", "PARTITIONED"]
     shown = models.registry.show_models().set_index("name").loc["CLASSIFIER"]
     assert shown["default_version_name"] == "V1"
     assert json.loads(shown["aliases"]) == {"DEFAULT": "V1", "FIRST": "V1", "LAST": "V1"}

@@ -80,6 +80,7 @@ def test_what_the_model_raises_is_the_error(models, rows):
         (f"SELECT MODEL({CLASSIFIER}, V1)!PREDICT(1)", 1044),
         (f"SELECT MODEL({CLASSIFIER}, V9)!PREDICT(1, 2)", 2003),
         ("SELECT MODEL(SNOWML.SHARED_MODELS.NOPE)!PREDICT(1, 2)", 2003),
+        ("SELECT MODEL(SNOWML.SHARED_MODELS.PARTITIONED)!TOTAL(1, 2)", 1003),  # not for warehouses
     ],
 )
 def test_errors_before_anything_runs(models, connection, sql, errno):
