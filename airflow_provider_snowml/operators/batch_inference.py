@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from airflow.sdk import Context
 
@@ -179,23 +179,44 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             if not self.wait_for_completion:
                 return self._result(manifest, hook.job_status(QualifiedName.parse(manifest.job_name)))
         limits = self._limits()
-        if self.deferrable:
-            self.defer(
-                trigger=SnowMLBatchJobTrigger(
-                    job_output_location=manifest.output_location,
-                    job_name=manifest.job_name,
-                    query_id=query_id,
-                    hook_arguments=self.hook_arguments(),
-                    poll_interval=self.poll_interval,
-                    limits=asdict(limits),
-                    cancel_on_kill=self.cancel_on_kill,
-                ),
-                method_name="execute_complete",
-                # The trigger keeps the time itself; this is for a trigger that can't.
-                timeout=timedelta(seconds=self.timeout + 600),
-            )
-        verdict = self._watch(manifest, query_id, limits)
+        watch = JobWatch(
+            self.get_hook(),
+            Poller(limits),
+            job_name=manifest.job_name,
+            output=StageLocation.parse(manifest.output_location),
+            query_id=query_id,
+        )
+        try:
+            # A job that has ended already, to which a retry attaches, needs no trigger either. One that fires
+            # at once is a risk: Airflow 3.3 can take the task for crashed.
+            verdict = watch.look()
+            if self.deferrable and not is_over(verdict):
+                self._defer(manifest, query_id, limits)
+            while not is_over(verdict):
+                # Airflow calls on_kill from a signal handler and lets the task go on.
+                if self._killed.wait(self.poll_interval):
+                    message = f"The task was killed while it waited for {manifest.job_name}."
+                    raise (BatchJobCancelledError if self.cancel_on_kill else PollingError)(message)
+                verdict = watch.look()
+        finally:
+            watch.close()
         return self._complete(verdict, manifest, query_id, context)
+
+    def _defer(self, manifest: JobManifest, query_id: str | None, limits: Limits) -> NoReturn:
+        self.defer(
+            trigger=SnowMLBatchJobTrigger(
+                job_output_location=manifest.output_location,
+                job_name=manifest.job_name,
+                query_id=query_id,
+                hook_arguments=self.hook_arguments(),
+                poll_interval=self.poll_interval,
+                limits=asdict(limits),
+                cancel_on_kill=self.cancel_on_kill,
+            ),
+            method_name="execute_complete",
+            # The trigger keeps the time itself; this is for a trigger that can't.
+            timeout=timedelta(seconds=self.timeout + 600),
+        )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""
@@ -228,24 +249,6 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             # Airflow does not watch it while the task is deferred.
             timeout = min(timeout, self.execution_timeout.total_seconds())
         return Limits(start_deadline=now + self.start_timeout, deadline=now + timeout, grace=GRACE)
-
-    def _watch(self, manifest: JobManifest, query_id: str | None, limits: Limits) -> Verdict:
-        watch = JobWatch(
-            self.get_hook(),
-            Poller(limits),
-            job_name=manifest.job_name,
-            output=StageLocation.parse(manifest.output_location),
-            query_id=query_id,
-        )
-        try:
-            while not is_over(verdict := watch.look()):
-                # Airflow calls on_kill from a signal handler and lets the task go on.
-                if self._killed.wait(self.poll_interval):
-                    message = f"The task was killed while it waited for {manifest.job_name}."
-                    raise (BatchJobCancelledError if self.cancel_on_kill else PollingError)(message)
-            return verdict
-        finally:
-            watch.close()
 
     def _complete(
         self, verdict: Verdict, manifest: JobManifest, query_id: str | None, context: Context

@@ -95,9 +95,9 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         self.job_output_location, self.job_name = location.sql, job.sql if job else None
         if not self.deferrable:
             super().execute(context)
-        # What is there already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can take
+        # What has ended already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can take
         # the task for crashed when it runs again before its first worker process is seen to have ended.
-        elif self._look().outcome is not Outcome.SUCCEEDED:
+        elif not self.poke(context):
             self._defer()
         return self._result()
 
