@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
@@ -31,7 +31,8 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
 
     With ``job_name`` it also wants the job DONE, and fails at once when the job has failed or was cancelled,
     or is DONE without ``_SUCCESS`` after ``grace``. Without, it waits for the file alone, of a job that
-    somebody else runs.
+    somebody else runs. With ``mode="reschedule"`` each look is by a new process, so that ``grace`` and
+    passing errors are not counted from one to the next: only ``timeout`` ends a wait for what is missing.
 
     XCom: ``{"job_output_location", "job_name", "status"}``.
 
@@ -93,12 +94,17 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             job = QualifiedName.parse(self.job_name, default, what="job_name") if self.job_name else None
             hook.check_internal_stage(location.stage)
         self.job_output_location, self.job_name = location.sql, job.sql if job else None
-        if not self.deferrable:
-            super().execute(context)
         # What has ended already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can take
         # the task for crashed when it runs again before its first worker process is seen to have ended.
-        elif not self.poke(context):
+        if self.deferrable and self._look().outcome is Outcome.WAIT:
             self._defer()
+        try:
+            super().execute(context)
+        except SnowMLError as error:
+            # Airflow skips for any AirflowException after a deferral, but not here.
+            if self.soft_fail:
+                raise AirflowSkipException(f"Skipping, since soft_fail is set: {error}") from error
+            raise
         return self._result()
 
     def _defer(self) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Any
 import pendulum
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_snowml.core.batch_statement import BatchStatement
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
@@ -95,6 +95,19 @@ def test_it_fails_at_once_when_the_named_job_has_failed(scoring, submitted) -> N
     job, location = submitted("SENSED_FAILED", -1)
     with pytest.raises(BatchJobFailedError, match=r"(?s)FAILED.*broke on purpose"):
         sensor(job, location).execute(CONTEXT)
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferrable"])
+def test_a_soft_failure_skips(scoring, submitted, deferrable) -> None:
+    job, location = submitted(f"SENSED_SOFT_{deferrable}".upper(), -1)
+    with pytest.raises(BatchJobFailedError):
+        sensor(job, location).execute(CONTEXT)
+    task = sensor(job, location, soft_fail=True, deferrable=deferrable)
+    with pytest.raises(AirflowSkipException):
+        task.execute(CONTEXT)
+    event = {"outcome": "failed", "detail": "the job is FAILED", "status": "FAILED"}
+    with pytest.raises(AirflowSkipException):
+        task.resume_execution("execute_complete", {"event": event}, CONTEXT)
 
 
 def test_it_fails_at_once_when_the_named_job_is_cancelled(scoring, submitted) -> None:
