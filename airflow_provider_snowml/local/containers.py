@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -52,6 +53,9 @@ class Containers:
         (directory / "log.txt").touch()
         write_state(directory, PENDING, "Waiting to be scheduled")
         return directory
+
+    def remove(self, id_: str) -> None:
+        shutil.rmtree(self.directory(id_), ignore_errors=True)
 
     def start(self, id_: str, main: Callable[[str], None]) -> None:
         """Run ``main(directory)`` in a process of its own as the container."""

@@ -218,22 +218,26 @@ def _create(
     if rows_in is not None:
         write_input(read_from, rows_in)
     ready = compute_pools.is_ready(session, pool)
-    service = account.catalog.create(
-        "SERVICE",
-        name,
-        session.role,
-        {
-            "id": id_,
-            "compute_pool": pool.name.name,
-            "replicas": options.get("REPLICAS", 1),
-            "warehouse": session.warehouse,
-            "async": options.get("ASYNC", True),
-            "model": str(model.name),
-            "spec": _service_specification(spec, model, version),
-            "waits_for_pool": not ready,
-        },
-        options.get("COMMENT", ""),
-    )
+    try:
+        service = account.catalog.create(
+            "SERVICE",
+            name,
+            session.role,
+            {
+                "id": id_,
+                "compute_pool": pool.name.name,
+                "replicas": options.get("REPLICAS", 1),
+                "warehouse": session.warehouse,
+                "async": options.get("ASYNC", True),
+                "model": str(model.name),
+                "spec": _service_specification(spec, model, version),
+                "waits_for_pool": not ready,
+            },
+            options.get("COMMENT", ""),
+        )
+    except SnowflakeError:  # another statement took the name meanwhile
+        account.containers.remove(id_)
+        raise
     if ready:
         account.containers.start(id_, job_worker.main)
     return service

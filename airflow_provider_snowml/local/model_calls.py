@@ -1,4 +1,4 @@
-"""Model methods in SQL: ``MODEL(m, v)!PREDICT(...)`` becomes a function of the SQL engine."""
+"""Methods in SQL: ``MODEL(m, v)!PREDICT(...)`` becomes a function of the SQL engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from . import models
+from . import models, services
+from .catalog import Qualified
 from .errors import SnowflakeError, compilation_error, unsupported
 from .grammar import Name, Reader, fold
 from .models import Method, Model, Version
@@ -41,26 +42,32 @@ _DUCKDB_TYPES = {
 
 
 def rewrite(session: Session, sql: str) -> str:
-    """Replace every call of a model's method by a call of a function that runs it.
+    """Replace every ``object!method(...)`` by a call of a function that runs it.
 
-    Knows ``MODEL(name [, version])!method(...)`` and ``WITH mv AS MODEL name [VERSION v] ...
-    mv!method(...)``. A version may be an alias; without one it is the default version.
+    Knows ``MODEL(name [, version])!method(...)``, ``name!method(...)`` of a model's default
+    version, ``WITH mv AS MODEL name [VERSION v] ... mv!method(...)``, and the ``spcs_`` table
+    functions of services. A version may be an alias.
     """
     sql, declared = _declarations(session, sql)
+    return _rewrite(session, sql, declared)
+
+
+def _rewrite(session: Session, sql: str, declared: dict[str, tuple[Model, Version]]) -> str:
     out, done = "", 0
     reader = Reader(sql)
     while not reader.at_end():
-        start = reader.peek().start
+        start, position = reader.peek().start, reader.position
         target = _target(session, reader, declared)
         if target is None:
-            reader.next()
+            reader.position = position + 1
             continue
-        model, version = target
-        method = _method(model, version, reader.identifier())
-        if method.type == "TABLE_FUNCTION":
-            raise unsupported(f"table function {method.name} of model {model.name} in SQL")
-        arguments = rewrite(session, reader.parenthesised())
-        out += sql[done:start] + _call(session, model, version, method, arguments)
+        method = reader.identifier()
+        arguments = _rewrite(session, reader.parenthesised(), declared)
+        if isinstance(target, Qualified):
+            call = services.table_function_call(target, method, arguments)
+        else:
+            call = _call(session, *target, method, arguments)
+        out += sql[done:start] + call
         done = reader.tokens[reader.position - 1].end
     return out + sql[done:]
 
@@ -113,28 +120,43 @@ def _common_table_expressions(
 
 def _target(
     session: Session, reader: Reader, declared: dict[str, tuple[Model, Version]]
-) -> tuple[Model, Version] | None:
-    """What stands before a ``!``; leaves the reader behind the ``!``, or where it was."""
-    token = reader.peek()
-    if token.kind in ("word", "quoted") and reader.peek(1).text == "!":
-        found = declared.get(fold(token.text))
-        if found is not None:
-            reader.position += 2
-        return found
-    if not (reader.is_word("MODEL") and reader.peek(1).text == "("):
+) -> tuple[Model, Version] | Qualified | None:
+    """What stands before a ``!``, a version of a model or a service; the reader is behind it then."""
+    if reader.peek().kind not in ("word", "quoted"):
         return None
-    start = reader.position
-    reader.next()
-    inner = Reader(reader.parenthesised())
-    if not reader.accept_symbol("!"):
-        reader.position = start
+    if reader.is_word("MODEL") and reader.peek(1).text == "(":
+        reader.next()
+        inner = Reader(reader.parenthesised())
+        if not reader.accept_symbol("!"):
+            return None
+        name = inner.name()
+        version = None
+        if inner.accept_symbol(","):
+            version = inner.string().upper() if inner.is_string() else inner.identifier()
+        inner.done()
+        return _find(session, name, version)
+    if reader.peek(1).text not in (".", "!"):
         return None
-    name = inner.name()
-    version = None
-    if inner.accept_symbol(","):
-        version = inner.string().upper() if inner.is_string() else inner.identifier()
-    inner.done()
-    return _find(session, name, version)
+    written = _dotted(reader)
+    if written is None or not reader.accept_symbol("!"):
+        return None
+    if written.schema is None and written.name in declared:
+        return declared[written.name]
+    if reader.peek().text.lower().startswith("spcs_"):
+        return session.resolve(written)
+    return _find(session, written, None)
+
+
+def _dotted(reader: Reader) -> Name | None:
+    """A name, if that is what comes; dots may also stand before a star."""
+    parts = [reader.identifier()]
+    while reader.peek().text == "." and reader.peek(1).kind in ("word", "quoted"):
+        reader.next()
+        parts.append(reader.identifier())
+    if len(parts) > 3:
+        return None
+    padded: list[str | None] = [None] * (3 - len(parts)) + list(parts)
+    return Name(padded[0], padded[1], parts[-1])
 
 
 def _find(session: Session, name: Name, version: str | None) -> tuple[Model, Version]:
@@ -160,7 +182,10 @@ def _method(model: Model, version: Version, name: str) -> Method:
     )
 
 
-def _call(session: Session, model: Model, version: Version, method: Method, arguments: str) -> str:
+def _call(session: Session, model: Model, version: Version, name: str, arguments: str) -> str:
+    method = _method(model, version, name)
+    if method.type == "TABLE_FUNCTION":
+        raise unsupported(f"table function {method.name} of model {model.name} in SQL")
     values = split_arguments(arguments)
     if len(values) != len(method.inputs):
         expected = ", ".join(f"{n} {t}" for n, t in method.inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from .catalog import Object, Qualified, account_level
 from .containers import CANCELLED, ENDED, PENDING, RUNNING
 from .errors import SnowflakeError, compilation_error, does_not_exist, invalid_value, unsupported
 from .functions import system_function, table_function
-from .grammar import Reader, parse_name, quote_if_needed
+from .grammar import Reader, parse_name, quote_if_needed, string_literal
 from .results import DESCRIBE, SHOW, UNKNOWN, Result, now, rows, status
 from .scope import read_like, read_scope
 from .statements import statement
@@ -94,6 +95,7 @@ def drop(session: Session, service: Object) -> None:
     }
     account.catalog.create("DROPPED SERVICE", gone, service.owner, data)
     account.catalog.drop("SERVICE", service.name)
+    shutil.rmtree(account.containers.directory(service.data["id"]) / "input", ignore_errors=True)
 
 
 def _row(account: Account, service: Object) -> dict[str, Any]:
@@ -311,17 +313,34 @@ def _wait_for(session: Session, service: Object, wanted: str, seconds: float) ->
         pause(0.1)
 
 
-def table_service_method(session: Session, name: Qualified, method: str, arguments: list[Any]) -> Result:
-    """``TABLE(service!method(...))``."""
-    service = get(session, name)
-    if method != "spcs_get_logs":
+def table_function_call(name: Qualified, method: str, arguments: str) -> str:
+    """What ``service!spcs_get_logs(...)`` is replaced by inside ``TABLE(...)``."""
+    if method.lower() != "spcs_get_logs":
         raise unsupported(f"table function {method} of service {name}")
+    more = f", {arguments}" if arguments.strip() else ""
+    return f"SNOWML_SERVICE_LOGS({string_literal(str(name))}{more})"
+
+
+@table_function("SNOWML_SERVICE_LOGS")
+def spcs_get_logs(
+    session: Session,
+    service_name: str,
+    start_time: Any = None,
+    end_time: Any = None,
+    *,
+    instance_id: Any = 0,
+    container_name: str = CONTAINER,
+) -> Result:
+    """``TABLE(service!spcs_get_logs(...))``; a line's time is that of the last change of state."""
+    service = get(session, session.resolve(parse_name(service_name)))
+    if start_time is not None or end_time is not None:
+        raise unsupported("a time range of spcs_get_logs")
     columns: list[str | tuple[str, str]] = [
         ("TIMESTAMP", "timestamp_ltz"), ("INSTANCE_ID", "fixed"), "CONTAINER_NAME", "LOG"
     ]  # fmt: skip
+    lines = _log(session.account, service, instance_id, container_name, None)
     written = datetime.datetime.fromtimestamp(state(session.account, service)["time"], datetime.UTC)
-    lines = session.account.containers.log(service.data["id"]).splitlines()
-    return rows(columns, [[written, 0, CONTAINER, line] for line in lines], UNKNOWN)
+    return rows(columns, [[written, int(instance_id), container_name, line] for line in lines], UNKNOWN)
 
 
 @table_function("SNOWFLAKE.SPCS.GET_JOB_HISTORY", "SPCS.GET_JOB_HISTORY")

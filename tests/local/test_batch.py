@@ -97,6 +97,8 @@ def test_run_batch_from_a_dataframe(models, version, session, place, rows):
     assert list(found.columns) == ["F1", "F2", "output_feature_0"]
     assert list(found["output_feature_0"]) == list(models.classifier.predict(rows))
     assert "40 rows written" in job.get_logs()
+    logs = session.sql(f"SELECT LOG FROM TABLE({place}.J1!spcs_get_logs())").collect()
+    assert "Inference done, 40 rows written" in [r["LOG"] for r in logs]
     assert job.get_logs(limit=1, as_list=True) == ["Inference done, 40 rows written"]
 
 

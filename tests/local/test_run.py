@@ -45,7 +45,10 @@ def test_custom_model_with_code_and_a_parameter(models, rows):
         f"SELECT MODEL({CLASSIFIER}, V1)!PREDICT(39, 1) AS R",
         f"SELECT MODEL({CLASSIFIER}, last)!predict(39.0, 1::NUMBER(3,1)) AS R",
         f"SELECT MODEL({CLASSIFIER})!PREDICT(a, b) AS R FROM (SELECT 39 AS a, '1' AS b)",
+        f"SELECT {CLASSIFIER}!PREDICT(39, 1) AS R",
         f"WITH mv AS MODEL {CLASSIFIER} VERSION FIRST SELECT mv!PREDICT(39, 1) AS R",
+        f"WITH mv AS MODEL {CLASSIFIER}"
+        " SELECT mv!PREDICT(38 + mv!PREDICT_PROBA(39, 1):output_feature_0::FLOAT, 1) AS R",
         f"WITH t AS (SELECT 39 AS a), mv AS MODEL {CLASSIFIER} SELECT mv!PREDICT(t.a, 1) AS R FROM t",
     ],
 )
