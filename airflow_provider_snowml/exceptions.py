@@ -26,7 +26,8 @@ class SnowMLError(AirflowException):
     on_retry: ClassVar[str] = ""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{message} {self.on_retry}".rstrip())
+        # A copy or an unpickled one is made from the whole text.
+        super().__init__(message if message.endswith(self.on_retry) else f"{message} {self.on_retry}")
 
 
 # -- arguments ------------------------------------------------------------------------------------------
