@@ -154,19 +154,19 @@ def versions(connection: Any) -> list[dict[str, Any]]:
     ]
 
 
-# The tenth of a day's flights with the highest probability: how many of them were late?
+# Of the flights that arrived: how many were late, how many of them were to be expected by the predictions, and
+# how many of the tenth with the highest probabilities were late?
 DAYS = """
 SELECT
     FLIGHT_DATE,
     COUNT(*) AS FLIGHTS,
     COUNT(P_LATE) AS PREDICTIONS,
     COUNT_IF(LATE IS NULL) AS NEVER_ARRIVED,
-    AVG(IFF(LATE, 1, 0)) AS LATE,
-    AVG(P_LATE) AS PREDICTED,
-    SUM(IFF(LATE AND TENTH = 1, 1, 0)) / COUNT_IF(LATE IS NOT NULL AND TENTH = 1) AS LATE_OF_TENTH,
-    MIN(MODEL_VERSION) AS VERSION
+    COUNT_IF(LATE) / COUNT(LATE) AS LATE,
+    AVG(IFF(LATE IS NULL, NULL, P_LATE)) AS EXPECTED,
+    COUNT_IF(LATE AND TENTH = 1) / COUNT_IF(LATE IS NOT NULL AND TENTH = 1) AS LATE_OF_TENTH
 FROM (
-    SELECT O.FLIGHT_DATE, O.LATE, P.P_LATE, P.VERSION AS MODEL_VERSION,
+    SELECT O.FLIGHT_DATE, O.LATE, P.P_LATE,
         NTILE(10) OVER (PARTITION BY O.FLIGHT_DATE ORDER BY P.P_LATE DESC) AS TENTH
     FROM FLIGHT_OUTCOMES O
     LEFT JOIN FLIGHT_DELAY_PREDICTIONS P ON P.FLIGHT_DATE = O.FLIGHT_DATE AND P.FLIGHT_ID = O.FLIGHT_ID
@@ -187,15 +187,15 @@ def summary(connection: Any, progress: Progress) -> list[str]:
             f"  {version['name']:12}{metrics['training_flights']:>12,}{metrics['held_out_auc']:>14.3f}"
             f"{metrics['held_out_brier']:>8.3f}" + ("   champion" if "CHAMPION" in version["aliases"] else "")
         )
-    lines += ["", "Predictions, made an hour before each flight was to leave"]
+    lines += ["", "Predictions, made an hour before each flight was to leave, and the flights that arrived"]
     lines.append(
-        f"  {'day':12}{'flights':>8}{'predictions':>13}{'never arrived':>15}{'late':>7}{'predicted':>11}"
+        f"  {'day':12}{'flights':>8}{'predictions':>13}{'never arrived':>15}{'late':>7}{'expected':>11}"
         f"{'late of the riskiest tenth':>28}"
     )
     days = connection.cursor().execute(DAYS).fetchall()
-    for day, flights, predictions, never_arrived, late, predicted, late_of_tenth, _ in days:
+    for day, flights, predictions, never_arrived, late, expected, late_of_tenth in days:
         lines.append(
-            f"  {day!s:12}{flights:>8,}{predictions:>13,}{never_arrived:>15,}{late:>7.0%}{predicted:>11.0%}"
+            f"  {day!s:12}{flights:>8,}{predictions:>13,}{never_arrived:>15,}{late:>7.0%}{expected:>11.0%}"
             f"{late_of_tenth:>28.0%}"
         )
     incomplete = [str(day) for day, flights, predictions, *_ in days if flights != predictions]
