@@ -154,7 +154,7 @@ def versions(connection: Any) -> list[dict[str, Any]]:
     ]
 
 
-# Of the flights that arrived: how many were late, how many of them were to be expected by the predictions, and
+# Of the flights that arrived: how many were late, how many of them the predictions let one expect, and
 # how many of the tenth with the highest probabilities were late?
 DAYS = """
 SELECT
