@@ -264,6 +264,10 @@ def main() -> int:
         progress.say(f"FAILED. {failure}")
         print(f"All logs are in {directory}", file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, SystemExit):
+        progress.say("Interrupted; everything is stopped.")
+        shutil.rmtree(directory, ignore_errors=True)
+        return 130
     print("\n".join(lines))
     shutil.rmtree(directory, ignore_errors=True)
     return 0
