@@ -103,12 +103,12 @@ def live_services(session: Session, pool: Object) -> list[Object]:
 
 
 def _row(session: Session, pool: Object) -> dict[str, Any]:
-    live = live_services(session, pool)
+    live = [s for s in live_services(session, pool) if not s.data["waits_for_pool"]]
     used = min(pool.data["max_nodes"], len(live))
     nodes = 0 if pool.data["suspended"] else max(pool.data["min_nodes"], used)
     resumed = datetime.datetime.fromisoformat(pool.data["resumed_on"])
     if pool.data["suspended"]:
-        state = "SUSPENDED"
+        state = "STOPPING" if live else "SUSPENDED"  # jobs run to their end
     elif (now() - resumed).total_seconds() < STARTING_SECONDS:
         state, used, nodes = "STARTING", 0, 0
     else:

@@ -78,7 +78,7 @@ def worker_pid(local_snowflake, session, job: str) -> int:
     return int(Path(local_snowflake.data_dir, "jobs", described["spec_digest"], "pid").read_text())
 
 
-def test_run_batch_from_a_dataframe(models, version, session, place, rows):
+def test_run_batch_from_a_dataframe(models, version, session, place, rows, local_snowflake):
     job = version.run_batch(
         session.table("FLIGHTS"),
         compute_pool="TEST_POOL",
@@ -93,6 +93,8 @@ def test_run_batch_from_a_dataframe(models, version, session, place, rows):
     assert job.status in ("PENDING", "RUNNING")
     assert job.wait(WAIT) == "DONE"
     assert "out/J1/_SUCCESS" in files(session, place, "out/J1/")
+    (written,) = Path(local_snowflake.data_dir, "stages").glob("*/out/J1")
+    assert max(written.iterdir(), key=lambda f: f.stat().st_mtime_ns).name == "_SUCCESS"
     found = output(session, place, "out/J1/")
     assert list(found.columns) == ["F1", "F2", "output_feature_0"]
     assert list(found["output_feature_0"]) == list(models.classifier.predict(rows))
@@ -370,6 +372,9 @@ def test_jobs_outlive_a_killed_server_but_not_a_stopped_one(tmp_path):
         os.kill(server.address.pid, signal.SIGKILL)
     with LocalSnowflake(tmp_path) as server:
         assert status(server, "LONG") in ("PENDING", "RUNNING")
+        with snowflake.connector.connect(**server.connection_parameters) as connection:
+            answer = connection.cursor().execute("SELECT SNOWML.PUBLIC.M!SLEEP(0)").fetchone()
+        assert answer == ('{"SLEPT": 0.0}',)
         deadline = time.monotonic() + WAIT
         while status(server, "QUICK") not in ("DONE", "FAILED") and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -74,6 +74,11 @@ def test_errors(execute, sql, errno):
     assert e.value.errno == errno
 
 
+def test_stop_all(execute, pool):
+    execute(f"ALTER COMPUTE POOL {pool} STOP ALL")
+    assert execute(f"DESC COMPUTE POOL {pool}")[0]["num_jobs"] == 0
+
+
 def test_drop(execute, pool):
     execute(f"DROP COMPUTE POOL {pool}")
     assert execute(f"SHOW COMPUTE POOLS LIKE '{pool}'") == []

@@ -35,6 +35,27 @@ def test_log_model_again_is_refused(models, rows):
         )
 
 
+def test_log_another_version(models, registry, model, rows):
+    version = registry.log_model(
+        models.classifier, model_name="FLIGHTS", version_name="V3", sample_input_data=rows
+    )
+    assert version.version_name == "V3"
+    found = registry.get_model("FLIGHTS")
+    assert found.last().version_name == "V3"
+    assert found.default.version_name == "V1"
+
+
+def test_log_a_copy_of_a_version(models, registry, session, rows):
+    from snowflake.ml.registry import Registry
+
+    source = Registry(session, database_name="SNOWML", schema_name="SHARED_MODELS")
+    version = source.get_model("CLASSIFIER").version("V1")
+    copied = registry.log_model(version, model_name="COPIED", version_name="C1")
+    assert registry.get_model("COPIED").default.version_name == "C1"
+    result = copied.run(rows, function_name="predict")
+    assert list(result["output_feature_0"]) == list(models.classifier.predict(rows))
+
+
 def test_show_functions(models):
     functions = models.registry.get_model("CLASSIFIER").version("V1").show_functions()
     assert {f["name"]: f["target_method"] for f in functions} == {
