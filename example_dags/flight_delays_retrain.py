@@ -66,7 +66,10 @@ FROM (
 
 
 def find_champion(hook: SnowMLHook) -> str | None:
-    """The version that has the alias CHAMPION; ``None`` before the first promotion."""
+    """The version that has the alias CHAMPION; ``None`` before the first promotion.
+
+    The default says less: Snowflake makes a model's first version the default by itself, be it good or not.
+    """
     versions = hook.model_versions(QualifiedName.parse(MODEL, hook.default_schema())) or []
     return next((version.name for version in versions if "CHAMPION" in version.aliases), None)
 

@@ -1,4 +1,4 @@
-"""Score one day's flights, an hour before each is to leave, and keep one set of predictions per day.
+"""Score one day's flights, as of an hour before each was to leave; keep one set of predictions per day.
 
 A run is for a partition, the day: ``CronPartitionTimetable`` gives scheduled and backfilled runs a partition
 key and no logical date. So any stretch of days is scored, or scored again, by::
@@ -44,20 +44,19 @@ SETUP = [
     f"CREATE STAGE IF NOT EXISTS {STAGE} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
 ]
 
-# `airflow dags test` has no partition: there the day is the Param.
+# `airflow dags test` has no partition: there the day is the Param. It becomes part of a query, so the first
+# task makes sure that it is a day and nothing else.
 DAY = "{{ partition_key or params.day }}"
 
 
 @dag(
-    # Half past midnight in New York: the flights of the day that has just begun.
-    schedule=CronPartitionTimetable("30 0 * * *", timezone=NEW_YORK, key_format="%Y-%m-%d"),
+    # Half past midnight in New York, for the day that has just ended: hence the offset.
+    schedule=CronPartitionTimetable("30 0 * * *", timezone=NEW_YORK, run_offset=-1, key_format="%Y-%m-%d"),
     start_date=datetime(2013, 1, 1, tzinfo=NEW_YORK),
     end_date=datetime(2014, 1, 1, tzinfo=NEW_YORK),
     catchup=False,
     params={
-        "day": Param(
-            None, type=["null", "string"], format="date", description="A day of 2013, without partition"
-        ),
+        "day": Param(None, type=["null", "string"], format="date", description="If there is no partition"),
         "version": Param("default", type="string", description="Model version or alias"),
     },
     default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
