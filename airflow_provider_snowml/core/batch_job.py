@@ -117,6 +117,7 @@ class JobManifest:
     :param output_location: the directory that the job writes, ``<base>/<job name>/``.
     :param input_rows: rows of the input, ``None`` if it was not counted.
     :param keeps_row_count: whether as many rows must come out.
+    :param query_id: the statement that starts the job, added once that is sent.
     """
 
     dag_id: str
@@ -136,6 +137,7 @@ class JobManifest:
     output_location: str
     input_rows: int | None
     keeps_row_count: bool
+    query_id: str | None = None
 
     @property
     def owner(self) -> JobOwner:

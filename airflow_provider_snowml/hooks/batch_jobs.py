@@ -54,10 +54,11 @@ def find_attempts(
     latest attempt only, which is what decides.
     """
     prefix = f"{owner.stem}_A"
-    statuses = hook.list_jobs(jobs_schema, prefix)
     input_base = output_base.beside(INPUT_SUFFIX)
     outputs = [path.removeprefix(output_base.path) for path in hook.files(output_base, prefix)]
     inputs = [path.removeprefix(input_base.path) for path in hook.files(input_base, prefix)]
+    # Last: a job that starts while we look must not pass for one that is gone and has left files.
+    statuses = hook.list_jobs(jobs_schema, prefix)
     names = {*statuses, *(path.split("/", 1)[0] for path in outputs + inputs)}
     attempts = []
     for name in names:

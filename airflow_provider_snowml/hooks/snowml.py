@@ -460,6 +460,11 @@ class SnowMLHook(SnowflakeHook):
             statement, error = Statement.UNKNOWN, ""
             if job is not None and status is None and query_id:
                 statement, error = self.statement(query_id)
+                if statement is not Statement.RUNNING:
+                    # The job may have come between the two looks.
+                    status = self.job_status(job)
+                    if status is not None and status != DONE:
+                        return Observation(status, False, statement, error)
             success = f"{output.path}{SUCCESS_FILE}" in self.files(output, SUCCESS_FILE)
             return Observation(status, success, statement, error)
 

@@ -66,10 +66,11 @@ class BatchState:
         self._values.update(values)
         self._store.set(STATE_KEY, self._values)
 
-    def query_id(self, job_name: str) -> str | None:
-        """The statement that started a job, if it was this job."""
-        query_id = self._values.get("query_id")
-        return str(query_id) if query_id and self._values.get("job_name") == job_name else None
+    def query_id(self, manifest: JobManifest) -> str | None:
+        """The statement that starts a job, from its manifest, or from here if it did not get that far."""
+        if manifest.query_id is None and self._values.get("job_name") == manifest.job_name:
+            return str(self._values["query_id"])
+        return manifest.query_id
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,16 @@ def submit_or_attach(
     if decision.action is Action.CONFLICT:
         raise BatchJobConflictError(f"Job {job} of {owner} is in the way: {decision.reason}.")
     if decision.action is Action.REPLACE:
-        old = job_identifier(schema, owner.job_name(decision.attempt - 1))
-        end_job(hook, old, state.query_id(old.sql))
+        assert latest is not None and latest.manifest is not None
+        old = latest.manifest
+        end_job(hook, QualifiedName.parse(old.job_name), state.query_id(old))
     if decision.action in (Action.ATTACH, Action.RESUBMIT):
         assert latest is not None and latest.manifest is not None
         manifest = latest.manifest
     else:
         manifest = _prepare(task, hook, work, job, owner, run, decision)
     if decision.action is Action.ATTACH:
-        query_id = state.query_id(manifest.job_name)
+        query_id = state.query_id(manifest)
         on_live(manifest.job_name, query_id)
         return manifest, query_id
     return manifest, _submit(hook, work, manifest, state, on_live)
@@ -252,7 +254,7 @@ def _as_remembered(hook: SnowMLHook, attempts: list[Attempt], state: BatchState)
     latest = attempts[-1]
     if latest.manifest is not None:
         name = latest.manifest.job_name
-        query_id = state.query_id(name)
+        query_id = state.query_id(latest.manifest)
         if latest.status is None and query_id and hook.statement(query_id)[0] is Statement.RUNNING:
             latest = replace(latest, status="PENDING")
         elif state.get("rejected") == name:
@@ -342,6 +344,8 @@ def _submit(
         return None
     on_live(manifest.job_name, query_id)
     state.update(job_name=manifest.job_name, query_id=query_id)
+    # For those who don't have this task's state: while the image is built there is no job to be seen.
+    write_manifest(hook, work.statement.output_location, replace(manifest, query_id=query_id))
     log.info("Submitted job %s (query id %s).", manifest.job_name, query_id)
     return query_id
 

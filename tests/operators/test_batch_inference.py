@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_provider_snowml.core.batch_poller import Statement
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
@@ -38,6 +40,7 @@ from airflow_provider_snowml.exceptions import (
     StageNotFoundError,
     StageNotInternalError,
 )
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators import batch_inference, batch_submission
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
 
@@ -166,6 +169,38 @@ def test_a_crash_before_the_submit_resubmits_the_same_input(scoring, task_contex
     assert jobs(scoring, "before") == {}
     result = batch("before", input_query="SELECT * FROM X LIMIT 7").execute(task_context("before"))
     assert (result["attempt"], result["input_rows"], result["output_rows"]) == (1, 7, 7)
+
+
+def test_a_second_statement_of_one_name_leads_to_the_one_job(scoring, task_context, monkeypatch) -> None:
+    """As after a lost reply: no query id is known, and the job is not there yet."""
+    slow("twice", 3, wait_for_completion=False).execute(task_context("twice"))
+    real = batch_submission.find_attempts
+
+    def too_early(*arguments: Any) -> Any:
+        return [
+            replace(found, status=None, manifest=replace(found.manifest, query_id=None))
+            for found in real(*arguments)
+        ]
+
+    monkeypatch.setattr(batch_submission, "find_attempts", too_early)
+    result = slow("twice", 3).execute(task_context("twice"))
+    assert (result["attempt"], result["output_rows"]) == (1, 1)
+    assert jobs(scoring, "twice") == {"A1": "DONE"}
+
+
+def test_a_running_statement_counts_as_a_job(scoring, task_context, monkeypatch) -> None:
+    """As while the image is built: there is no job yet, and the statement runs."""
+    slow("building", 0).execute(task_context("building"))
+    real = batch_submission.find_attempts
+
+    def no_job(*arguments: Any) -> Any:
+        return [replace(found, status=None, has_output=False) for found in real(*arguments)]
+
+    monkeypatch.setattr(batch_submission, "find_attempts", no_job)
+    monkeypatch.setattr(SnowMLHook, "statement", lambda *_: (Statement.RUNNING, ""))
+    with pytest.raises(BatchJobConflictError):
+        slow("building", 0).execute(task_context("building", run_id="other"))
+    assert slow("building", 0).execute(task_context("building"))["attempt"] == 1
 
 
 def test_a_retry_keeps_the_version_that_the_crashed_try_resolved(scoring, task_context) -> None:
