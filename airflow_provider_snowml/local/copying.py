@@ -19,7 +19,7 @@ from .catalog import LOADED_FILES, Qualified
 from .errors import SnowflakeError, compilation_error, unsupported
 from .grammar import Reader, quote, string_literal
 from .results import COPY, UNKNOWN, Result, rows
-from .staged_files import snowflake_type
+from .staged_files import read_schema, snowflake_type
 from .stages import StageFile, StageLocation
 from .stages_sql import file_format
 from .statements import statement
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def copy_into(session: Session, reader: Reader) -> Result:
     reader.expect("COPY", "INTO")
     token = reader.peek()
-    if token.kind == "stage" or (token.kind == "string" and token.text.startswith("'@")):
+    if token.kind in ("stage", "string"):
         return _unload(session, reader)
     return _load(session, reader)
 
@@ -240,7 +240,7 @@ def _matching_query(
         )
     in_files: dict[str, str] = {}
     for f in files:
-        in_files.update({field.name: snowflake_type(field.type) for field in pq.read_schema(f.file)})
+        in_files.update({field.name: snowflake_type(field.type) for field in read_schema(f)})
     fold = str.upper if match == "CASE_INSENSITIVE" else str
     by_name = {fold(c): c for c in in_files}
     matched = [c for c in (columns or list(table)) if fold(c) in by_name]
@@ -337,7 +337,10 @@ def _reference(reader: Reader) -> str:
         return token.text
     if token.kind == "string":
         reader.position -= 1
-        return reader.string()
+        location = reader.string()
+        if "://" in location:
+            raise unsupported(f"COPY INTO and external location {location}")
+        return location
     raise compilation_error(f"unexpected '{token.text}': expected a stage location")
 
 

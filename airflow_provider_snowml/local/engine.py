@@ -21,6 +21,7 @@ import sqlglot
 from fakesnow import info_schema, macros, transforms
 from fakesnow.fakes import FakeSnowflakeConnection
 from fakesnow.instance import FakeSnow
+from fakesnow.transforms import stage as fakesnow_stage
 from sqlglot import exp
 
 from . import model_calls, results
@@ -59,6 +60,10 @@ _ATTEMPTS = 50
 # fakesnow casts what is summed to DOUBLE, in case it is text. Sums of whole numbers must stay
 # whole; text has to be cast by whoever writes the statement.
 transforms.numeric_agg_implicit_cast = lambda expression: expression
+
+# On import fakesnow makes a directory for stages of its own; ours lie in the data directory.
+with contextlib.suppress(OSError):
+    Path(fakesnow_stage.LOCAL_BUCKET_PATH).rmdir()
 
 
 @dataclass

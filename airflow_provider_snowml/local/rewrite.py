@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from . import functions
 from .catalog import Qualified
-from .errors import already_exists, unsupported
+from .errors import SnowflakeError, already_exists, unsupported
 from .grammar import Name, fold
 from .results import DDL, Result
 from .results import status as results_status
@@ -266,6 +266,9 @@ class Rewriter:
         query, definitions = tree.expression, tree.this.expressions
         if not (isinstance(query, exp.Query) and query.is_star and definitions):
             return
+        described = self._session.account.engine.describe(self._session, query.sql("snowflake"))
+        if len(described.rowtype) != len(definitions):
+            raise SnowflakeError(2026, "42601", "SQL compilation error:\nInvalid column definition list")
         names = [exp.to_identifier(f"c{i}", quoted=True) for i in range(len(definitions))]
         columns = [
             exp.alias_(exp.cast(exp.column(n.copy()), d.kind) if d.kind else exp.column(n.copy()), d.this)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import unsupported
+from .errors import SnowflakeError, unsupported
 from .functions import table_function
 from .grammar import quote
 from .results import SELECT, Result, rows
@@ -44,7 +44,7 @@ def query_of(
     root = _literal(location.root)
     named = f'substr(filename, length({root}) + 2) AS "METADATA$FILENAME"'
     if kind == "PARQUET":
-        known = set().union(*(pq.read_schema(f.file).names for f in files)) if files else set()
+        known = set().union(*(read_schema(f).names for f in files)) if files else set()
         nulls = "".join(f", NULL AS {quote(p)}" for p in sorted(paths) if p not in known)
         if not files:
             return f'SELECT NULL::JSON AS "$1", NULL AS "METADATA$FILENAME"{nulls} WHERE false', True
@@ -62,6 +62,16 @@ def query_of(
     if kind == "CSV":
         return _csv(files, sources, named, options), False
     raise unsupported(f"file format TYPE = {kind}")
+
+
+def read_schema(f: StageFile) -> pa.Schema:
+    """:raises SnowflakeError: if it is no Parquet file, such as a ``_SUCCESS`` among them."""
+    try:
+        return pq.read_schema(f.file)
+    except pa.ArrowInvalid as e:
+        raise SnowflakeError(
+            100016, "22000", f"Error parsing the parquet file: {e} File '{f.path}'"
+        ) from None
 
 
 def _csv(files: list[StageFile], sources: str, named: str, options: dict[str, Any]) -> str:
@@ -123,7 +133,7 @@ def infer_schema(
         raise unsupported(f"INFER_SCHEMA of TYPE = {options['TYPE']}")
     columns: dict[str, dict[str, Any]] = {}
     for f in listed:
-        for field in pq.read_schema(f.file):
+        for field in read_schema(f):
             name = field.name.upper() if ignore_case else field.name
             type_ = snowflake_type(field.type)
             entry = columns.setdefault(

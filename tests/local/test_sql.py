@@ -147,6 +147,7 @@ def test_describe_a_query_without_running_it(cursor):
         ("SELECT 'x'::INT", 100038, "22018", "Numeric value 'x' is not recognized"),
         ("SELECT FROM WHERE", 1003, "42000", "syntax error"),
         ("SELECT 1; SELECT 2", 8, "0A000", "statement count"),
+        ("CREATE TABLE u (a INT) AS SELECT * FROM VALUES (1, 2)", 2026, "42601", "column definition list"),
     ],
 )
 def test_errors_have_snowflakes_numbers(cursor, statement, errno, sqlstate, text):
@@ -169,7 +170,7 @@ def test_errors_have_snowflakes_numbers(cursor, statement, errno, sqlstate, text
         "PRAGMA database_list",
         "ATTACH 'x.db'",
         "INSTALL httpfs",
-        "CREATE STAGE s URL = 's3://bucket/'",
+        "COPY INTO t FROM 's3://bucket/' FILE_FORMAT = (TYPE = CSV)",
         "ALTER SERVICE s SET AUTO_SUSPEND_SECS = 1",
     ],
 )

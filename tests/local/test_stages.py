@@ -175,6 +175,13 @@ def test_infer_schema_and_template(cursor, tmp_path):
     assert cursor.execute("SELECT COUNT(*) FROM t").fetchone() == (1,)
 
 
+def test_what_is_no_parquet_file_is_named(cursor, put):
+    put("_SUCCESS", "")
+    cursor.execute("CREATE TEMPORARY FILE FORMAT pf TYPE = PARQUET")
+    with pytest.raises(ProgrammingError, match="in/_SUCCESS"):
+        cursor.execute("SELECT COUNT(*) FROM @st/in/ (FILE_FORMAT => 'pf')")
+
+
 def test_copy_csv(cursor, put):
     put("a.csv", 'id,name\n1,"x, y"\n2,\n')
     cursor.execute("CREATE TABLE t (id INT, name VARCHAR)")
