@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal, NoReturn
 
-from airflow.sdk import Context
+from airflow.sdk import Context, conf
 
 from airflow_provider_snowml.core.batch_job import JobManifest
 from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
@@ -74,7 +74,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         rows may have changed) or ``"reuse"``.
     :param on_empty: what an input without rows means: ``"fail"`` or ``"skip"``. No job is started.
     :param wait_for_completion: whether to wait for the job.
-    :param deferrable: whether the wait is the triggerer's.
+    :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
+        left out.
     :param poll_interval: seconds between polls.
     :param timeout: seconds until the job is cancelled and the task fails.
     :param start_timeout: seconds for the image to be built and the job to run.
@@ -131,7 +132,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         on_rerun: Literal["replace", "reuse"] = "replace",
         on_empty: Literal["fail", "skip"] = "fail",
         wait_for_completion: bool = True,
-        deferrable: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 10.0,
         timeout: float = 24 * 3600.0,
         start_timeout: float = 3600.0,

@@ -50,7 +50,7 @@ class SnowMLRunModelOperator(SnowMLOperator):
         ``replace_column`` is ``replace_value``, in one transaction; ``"append"`` adds the rows and is not
         safe to retry: a try that is lost after it wrote leaves its rows, and the next adds them again.
     :param replace_column: for ``"replace_where"``, the column that the slices are told apart by.
-    :param replace_value: its value. It is bound, not interpolated.
+    :param replace_value: its value. It is written as an escaped literal.
     :param inference_params: parameters of the method.
     :param partition_column: the column that a partitioned model is partitioned by.
     :raises InvalidArgumentError: (or a subclass) for arguments that make no sense.
@@ -174,7 +174,7 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
     :param output_table: the table; created if it is missing.
     :param replace_column: the column that the slices are told apart by. If the predictions have it, every row
         must be of this slice; else it is added.
-    :param replace_value: the slice's value. It is bound, not interpolated.
+    :param replace_value: the slice's value. It is written as an escaped literal.
     :param expected_rows: refuse any other number of rows.
     :param model_name: what ``MODEL`` says; read from the job's manifest if it is left out.
     :param version_name: what ``VERSION`` says; likewise.

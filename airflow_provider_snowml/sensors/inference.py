@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, Context
+from airflow.sdk import BaseSensorOperator, Context, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
@@ -42,7 +42,8 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
     :param job_output_location: the job's own directory, ``<output_stage_location>/<job name>/``.
     :param job_name: the job, ``[[database.]schema.]name``.
     :param grace: seconds that ``_SUCCESS`` may come after DONE, and a job may be missing.
-    :param deferrable: whether the wait is the triggerer's.
+    :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
+        left out.
     :param snowflake_conn_id: the Airflow connection; ``warehouse``, ``database``, ``schema`` and ``role``
         override what it says.
     :raises BatchJobError: (a subclass) if the job didn't end well.
@@ -64,7 +65,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         job_output_location: str,
         job_name: str | None = None,
         grace: float = 60.0,
-        deferrable: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         snowflake_conn_id: str = "snowflake_default",
         warehouse: str | None = None,
         database: str | None = None,
