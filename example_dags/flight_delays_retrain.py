@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
 from pendulum import timezone
 
-from airflow_provider_snowml.core.names import QualifiedName
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 
@@ -70,7 +69,7 @@ def find_champion(hook: SnowMLHook) -> str | None:
 
     The default says less: Snowflake makes a model's first version the default by itself, be it good or not.
     """
-    versions = hook.model_versions(QualifiedName.parse(MODEL, hook.default_schema())) or []
+    versions = hook.model_versions(MODEL) or []
     return next((version.name for version in versions if "CHAMPION" in version.aliases), None)
 
 
@@ -158,7 +157,6 @@ def flight_delays_retrain():
         python_callable=fit,
         op_kwargs={"training_table": f"{RUN_SCHEMA}.TRAINING"},
         if_exists="reuse",  # the week's run again: the version is there
-        multiple_outputs=True,  # so that `train.output["version"]` is an XCom of its own
     )
 
     @task
@@ -170,7 +168,7 @@ def flight_delays_retrain():
             versions["champion"] = champion
         results = {}
         with hook.session() as session:
-            model = hook.registry(session, hook.default_schema()).get_model(MODEL)
+            model = hook.registry(session).get_model(MODEL)
             for role, version in versions.items():
                 predictions = f"{run_schema}.{role.upper()}_PREDICTIONS"
                 model_version = model.version(version)
@@ -206,7 +204,7 @@ def flight_delays_retrain():
         hook = SnowMLHook()
         former = find_champion(hook)
         with hook.session() as session:
-            model = hook.registry(session, hook.default_schema()).get_model(MODEL)
+            model = hook.registry(session).get_model(MODEL)
             model.default = version
             if former != version:
                 if former:

@@ -84,7 +84,6 @@ def flight_delays_score():
         deferrable=True,
         poll_interval=5,
         timeout=3600,
-        multiple_outputs=True,  # so that `score.output["job_name"]` and the others are XComs of their own
         max_active_tis_per_dag=2,  # the pool has one node: a backfill must not queue up thirty jobs in it
     )
 

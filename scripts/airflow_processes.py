@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_TRIES = 5
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 # A proxy that is set for the internet has no business between processes of one machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -60,7 +61,13 @@ class Airflow:
         return done.stdout
 
     def get(self, path: str) -> Any:
-        """GET from Airflow's public API."""
+        """GET from Airflow's public API; on a busy machine it may take more than one try."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._request(f"/api/v2/{path}")
+            except (OSError, AirflowFailed):
+                self.check_processes()
+                time.sleep(2)
         return self._request(f"/api/v2/{path}")
 
     def post(self, path: str, body: dict[str, Any]) -> Any:

@@ -202,33 +202,39 @@ class SnowMLHook(SnowflakeHook):
 
     # -- models -----------------------------------------------------------------------------------------
 
-    def registry(self, session: Session, schema: SchemaName) -> Registry:
+    def registry(self, session: Session, schema: SchemaName | None = None) -> Registry:
         """snowflake-ml's model registry.
 
         :param session: an open session.
-        :param schema: the schema of its models.
+        :param schema: the schema of its models; where unqualified names are if it is left out.
         """
         from snowflake.ml.registry import Registry
 
+        schema = schema or self.default_schema()
         with mapped_errors():
             return Registry(session=session, database_name=schema.database.sql, schema_name=schema.schema.sql)
 
-    def model_versions(self, model: QualifiedName) -> list[ModelVersionInfo] | None:
-        """The model's versions with their aliases, oldest first; ``None`` if there is no such model."""
+    def model_versions(self, model: QualifiedName | str) -> list[ModelVersionInfo] | None:
+        """The model's versions with their aliases, oldest first; ``None`` if there is no such model.
+
+        :param model: the model; a text is ``[[database.]schema.]name``.
+        """
+        model = self._model(model)
         try:
             rows = self.rows(f"SHOW VERSIONS IN MODEL {model.sql}")
         except ObjectNotFoundError:
             return None
         return [ModelVersionInfo(row["name"], tuple(json.loads(row["aliases"] or "[]"))) for row in rows]
 
-    def resolve_version(self, model: QualifiedName, reference: str = "default") -> ModelVersionRef:
+    def resolve_version(self, model: QualifiedName | str, reference: str = "default") -> ModelVersionRef:
         """Find a version and its functions.
 
-        :param model: the model.
+        :param model: the model; a text is ``[[database.]schema.]name``.
         :param reference: a version's name, an alias, ``default``, ``first`` or ``last``.
         :raises ModelNotFoundError: if there is no such model; the message lists the schema's models.
         :raises ModelVersionNotFoundError: if there is no such version; the message lists the model's.
         """
+        model = self._model(model)
         versions = self.model_versions(model)
         if versions is None:
             raise ModelNotFoundError(
@@ -237,6 +243,11 @@ class SnowMLHook(SnowflakeHook):
             )
         version = resolve_version(model, reference, versions)
         return ModelVersionRef(model, version.name, tuple(self._functions(model, version.name)))
+
+    def _model(self, model: QualifiedName | str) -> QualifiedName:
+        if isinstance(model, QualifiedName):
+            return model
+        return QualifiedName.parse(model, self.default_schema(), what="model name")
 
     def _functions(self, model: QualifiedName, version: str) -> list[ModelFunction]:
         import yaml

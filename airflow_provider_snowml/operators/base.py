@@ -22,6 +22,8 @@ class SnowMLOperator(BaseOperator):
     :param database: overrides its database; with ``schema``, where unqualified names are.
     :param schema: overrides its schema.
     :param role: overrides its role.
+    :param multiple_outputs: whether each key of the result is an XCom of its own as well, as
+        ``operator.output["key"]`` wants it.
     """
 
     template_fields: Sequence[str] = CONNECTION_FIELDS
@@ -34,9 +36,10 @@ class SnowMLOperator(BaseOperator):
         database: str | None = None,
         schema: str | None = None,
         role: str | None = None,
+        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.snowflake_conn_id = snowflake_conn_id
         self.warehouse = warehouse
         self.database = database

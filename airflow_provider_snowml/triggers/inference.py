@@ -82,6 +82,9 @@ class SnowMLBatchJobTrigger(BaseTrigger):
             query_id=self.query_id,
         )
         try:
+            # Whoever deferred has looked already. A trigger that fires at once can wake the task before
+            # Airflow has noticed that it deferred.
+            await asyncio.sleep(self.poll_interval)
             while not is_over(verdict := await asyncio.to_thread(watch.look)):
                 await asyncio.sleep(self.poll_interval)
             yield TriggerEvent(self._event(verdict))  # type: ignore[no-untyped-call]
