@@ -47,7 +47,7 @@ def models(local_snowflake, rows, tmp_path_factory) -> Iterator[SimpleNamespace]
     _log_custom(registry, tmp_path_factory.mktemp("code"), rows)
     _log_partitioned(registry)
     session.sql(
-        "CREATE COMPUTE POOL IF NOT EXISTS TEST_POOL MIN_NODES = 1 MAX_NODES = 4 INSTANCE_FAMILY = CPU_X64_XS"
+        "CREATE COMPUTE POOL IF NOT EXISTS JOBS_POOL MIN_NODES = 1 MAX_NODES = 4 INSTANCE_FAMILY = CPU_X64_XS"
     ).collect()
     yield SimpleNamespace(session=session, registry=registry, classifier=classifier)
     session.close()

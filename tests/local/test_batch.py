@@ -40,7 +40,7 @@ def version(session, place):
 def statement(place: str, name: str, /, **changes: str) -> str:
     """An EXECUTE INFERENCE JOB SERVICE with some clauses replaced."""
     clauses = {
-        "pool": "IN COMPUTE POOL TEST_POOL",
+        "pool": "IN COMPUTE POOL JOBS_POOL",
         "spec": f"WITH SPECIFICATION 'output:\n  stage_location: \\'@{place}.ST/out/\\'\n'",
         "source": "FROM (SELECT * FROM FLIGHTS)",
         "model": f"MODEL = {CLASSIFIER}",
@@ -81,7 +81,7 @@ def worker_pid(local_snowflake, session, job: str) -> int:
 def test_run_batch_from_a_dataframe(models, version, session, place, rows, local_snowflake):
     job = version.run_batch(
         session.table("FLIGHTS"),
-        compute_pool="TEST_POOL",
+        compute_pool="JOBS_POOL",
         output_spec=OutputSpec(stage_location=f"@{place}.ST/out/"),
         resources_spec=ResourcesSpec(cpu_requests="1", memory_requests="1Gi"),
         inference_spec=InferenceSpec(num_workers=1, max_batch_rows=16),
@@ -116,7 +116,7 @@ def test_run_batch_from_a_stage_with_a_parameter(session, place, rows):
         .version("V1")
         .run_batch(
             input_stage_location=f"@{place}.ST/in/",
-            compute_pool="TEST_POOL",
+            compute_pool="JOBS_POOL",
             input_spec=InputSpec(params={"by": 3.0}),
             output_spec=OutputSpec(stage_location=f"@{place}.ST/out/"),
             function_name="predict",
@@ -206,12 +206,12 @@ def test_show_list_and_delete(session, place):
     job = sleeping_job(session, place, "JS")
     for show in ("SHOW SERVICES", "SHOW JOB SERVICES"):
         (shown,) = session.sql(f"{show} IN SCHEMA {place} STARTS WITH 'JS'").collect()
-        assert (shown["name"], shown["compute_pool"]) == ("JS", "TEST_POOL")
+        assert (shown["name"], shown["compute_pool"]) == ("JS", "JOBS_POOL")
     assert session.sql("SHOW SERVICES EXCLUDE JOBS").collect() == []
     listed = list_jobs(session=session)
     assert list(listed["name"]) == ["JS"]
     with pytest.raises(SnowparkSQLException, match="JS"):
-        session.sql("DROP COMPUTE POOL TEST_POOL").collect()
+        session.sql("DROP COMPUTE POOL JOBS_POOL").collect()
     delete_job(job, session=session)
     assert session.sql(f"SHOW SERVICES IN SCHEMA {place}").collect() == []
     assert len(list_jobs(session=session)) == 0
@@ -241,7 +241,7 @@ def test_save_modes(version, session, place):
         session.sql(statement(place, "JM")).collect()
     job = version.run_batch(
         session.table("FLIGHTS"),
-        compute_pool="TEST_POOL",
+        compute_pool="JOBS_POOL",
         output_spec=OutputSpec(stage_location=f"@{place}.ST/out/", mode=SaveMode.OVERWRITE),
         function_name="predict",
         job_name=f"{place}.JM",
