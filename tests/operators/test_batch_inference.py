@@ -320,6 +320,17 @@ def test_timeouts_cancel_the_job(scoring, task_context) -> None:
     wait_for(lambda: jobs(scoring, "late") == {"A1": "CANCELLED"}, "CANCELLED")
 
 
+def test_a_job_that_never_starts_is_cancelled(scoring, task_context) -> None:
+    hook = scoring.hook()
+    hook.run(
+        "CREATE COMPUTE POOL IF NOT EXISTS SLEEPING_POOL MIN_NODES = 1 MAX_NODES = 1 "
+        "INSTANCE_FAMILY = CPU_X64_XS AUTO_RESUME = FALSE INITIALLY_SUSPENDED = TRUE"
+    )
+    with pytest.raises(BatchJobStartTimeoutError, match="did not start in time"):
+        batch("stuck", compute_pool="SLEEPING_POOL", start_timeout=2).execute(task_context("stuck"))
+    wait_for(lambda: jobs(scoring, "stuck") == {"A1": "CANCELLED"}, "CANCELLED")
+
+
 def test_an_empty_input_starts_no_job(scoring, task_context) -> None:
     empty = {"input_query": "SELECT * FROM X WHERE FALSE"}
     with pytest.raises(RowCountError, match="no rows"):
