@@ -202,11 +202,6 @@ class StageLocation:
         """The location as it is written in a statement, ending in ``/``."""
         return f"@{self.stage.sql}/{self.path}"
 
-    @property
-    def quoted_sql(self) -> str:
-        """The location in single quotes, for the statements that take one so."""
-        return literal(self.sql)
-
     def contains(self, other: StageLocation) -> bool:
         """Whether the other location is this one or below it."""
         return self.stage == other.stage and other.path.startswith(self.path)
