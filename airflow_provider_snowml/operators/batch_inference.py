@@ -40,9 +40,11 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     There is at most one live job for a task and its partition (else data interval, else run): the job's name
     is derived from them, so a retry finds the job and attaches to it. A cleared task ends its old job and
     starts the next attempt. (One window is left: while the model's image is still being built, after a worker
-    that died before it noted its statement, a clear or another run of the key cannot see the job yet.) The
-    input is copied beside the output with a small manifest that says whose it is. The task succeeds when the job is DONE, ``_SUCCESS`` is in its output directory, and (for functions
-    that give one row per row) as many rows came out as went in.
+    that died before it noted its statement, a clear or another run of the key cannot see the job yet.)
+
+    The input is copied beside the output with a small manifest that says whose it is. The task succeeds when
+    the job is DONE, ``_SUCCESS`` is in its output directory, and (for functions that give one row per row) as
+    many rows came out as went in.
 
     XCom: ``{"job_name", "job_output_location", "input_rows", "output_rows", "model", "version", "status",
     "attempt"}``; with ``wait_for_completion=False`` without ``output_rows``.
