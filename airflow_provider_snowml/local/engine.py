@@ -250,7 +250,7 @@ class Engine:
         finally:
             connection.in_transaction = connection.begun = False
             connection.writes.clear()
-            self.locks.release(session.id)
+            self.locks.release(connection)
 
     # Statements
 
@@ -390,7 +390,7 @@ class Engine:
                     time.sleep(0.02 * (attempt + 1))
             raise AssertionError
         finally:
-            self.locks.release(session.id)
+            self.locks.release(connection)
 
     def _in_transaction(
         self,
@@ -439,7 +439,7 @@ class Engine:
         cancelled = query.cancelled if query is not None else threading.Event()
         timeout = float(session.parameters.get("LOCK_TIMEOUT", 43200))
         tables = [str(name) for name in _locked_tables(session, tree)]
-        self.locks.acquire(tables, session.id, timeout, cancelled)
+        self.locks.acquire(tables, _connection(session), timeout, cancelled)
 
     @contextlib.contextmanager
     def _translated(self, sql: str) -> Iterator[None]:

@@ -18,22 +18,25 @@ MAX_WAITERS = 20
 class TableLocks:
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._owners: dict[str, int] = {}
+        self._owners: dict[str, object] = {}
         self._waiters: Counter[str] = Counter()
 
-    def acquire(self, tables: Iterable[str], owner: int, timeout: float, cancelled: threading.Event) -> None:
-        """Take the locks for a session, in a fixed order so that two statements cannot deadlock.
+    def acquire(
+        self, tables: Iterable[str], owner: object, timeout: float, cancelled: threading.Event
+    ) -> None:
+        """Take the locks for a statement, in a fixed order so that two statements cannot deadlock.
 
-        :param owner: the session's id; a session that holds a lock gets it again.
+        :param owner: whose transaction it is; who holds a lock gets it again. A session's asynchronous
+            statements are transactions of their own.
         :param timeout: LOCK_TIMEOUT of the session, in seconds.
         :param cancelled: ends the wait.
         """
         for table in sorted(set(tables)):
             self._acquire(table, owner, timeout, cancelled)
 
-    def _acquire(self, table: str, owner: int, timeout: float, cancelled: threading.Event) -> None:
+    def _acquire(self, table: str, owner: object, timeout: float, cancelled: threading.Event) -> None:
         def free() -> bool:
-            return cancelled.is_set() or self._owners.get(table, owner) == owner
+            return cancelled.is_set() or self._owners.get(table, owner) is owner
 
         with self._changed:
             if not free():
@@ -41,8 +44,8 @@ class TableLocks:
                     raise SnowflakeError(
                         625,
                         "57014",
-                        f"A statement of session {self._owners[table]} has locked table '{table}' and "
-                        "this lock has not yet been released.\nYour statement was aborted because the "
+                        f"A statement of another transaction has locked table '{table}' and this "
+                        "lock has not yet been released.\nYour statement was aborted because the "
                         f"number of waiters for this lock exceeds the {MAX_WAITERS} statements limit.",
                     )
                 self._waiters[table] += 1
@@ -61,9 +64,9 @@ class TableLocks:
                 raise SnowflakeError(604, "57014", "SQL execution canceled")
             self._owners[table] = owner
 
-    def release(self, owner: int) -> None:
+    def release(self, owner: object) -> None:
         with self._changed:
-            self._owners = {t: o for t, o in self._owners.items() if o != owner}
+            self._owners = {t: o for t, o in self._owners.items() if o is not owner}
             self._changed.notify_all()
 
     def wake(self) -> None:

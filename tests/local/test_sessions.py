@@ -193,6 +193,21 @@ def test_the_lock_timeout(cursor, parameters):
             cursor.execute("DELETE FROM n")
 
 
+def test_an_asynchronous_statement_leaves_the_locks_of_its_sessions_transaction(cursor, parameters):
+    cursor.execute("CREATE TABLE n (a INT)")
+    cursor.execute("CREATE TABLE beside (a INT)")
+    with snowflake.connector.connect(**parameters) as other:
+        writer = other.cursor()
+        writer.execute("BEGIN")
+        writer.execute("DELETE FROM n")
+        beside = other.cursor()
+        beside.execute_async("DELETE FROM beside")
+        beside.get_results_from_sfqid(beside.sfqid)
+        cursor.execute("ALTER SESSION SET LOCK_TIMEOUT = 1")
+        with pytest.raises(ProgrammingError, match="LOCK_TIMEOUT"):
+            cursor.execute("DELETE FROM n")
+
+
 def test_more_than_twenty_waiters_are_refused(cursor, parameters):
     cursor.execute("CREATE TABLE n (a INT)")
     cursor.execute("BEGIN")
