@@ -75,10 +75,14 @@ class Address:
     @property
     def airflow_connection_uri(self) -> str:
         """For ``AIRFLOW_CONN_SNOWFLAKE_DEFAULT``. Airflow's hook passes no protocol: TLS only."""
+        return self.airflow_connection_into(SCHEMA)
+
+    def airflow_connection_into(self, schema: str) -> str:
+        """The same, into another schema."""
         keys = ("account", "host", "port", "database", "warehouse", "role")
         extra = {k: self.connection_parameters[k] for k in keys}
         query = urlencode({"__extra__": json.dumps(extra)})
-        return f"snowflake://{quote(USER)}:{quote(self.password, safe='')}@/{SCHEMA}?{query}"
+        return f"snowflake://{quote(USER)}:{quote(self.password, safe='')}@/{quote(schema, safe='')}?{query}"
 
     def environment(self) -> dict[str, str]:
         """What a shell or process needs to reach the server through Airflow and the connector."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
@@ -12,8 +11,7 @@ import time
 from pathlib import Path
 
 from .address import Address, default_data_dir
-
-_NEEDED = ("fakesnow", "duckdb", "starlette", "uvicorn", "pyarrow")
+from .launch import missing_packages
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,8 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         print(
             f"snowml-local needs the extra 'local' (missing: {', '.join(missing)}): "
             "pip install 'airflow-provider-snowml[local]'",

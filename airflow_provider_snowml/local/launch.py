@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +16,12 @@ from typing import IO, Any
 from .address import Address
 
 _START_TIMEOUT = 120.0  # seconds
+_NEEDED = ("fakesnow", "duckdb", "starlette", "uvicorn", "pyarrow")
+
+
+def missing_packages() -> list[str]:
+    """Of the extra ``local``, what the server could not start without and is not installed."""
+    return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
 
 class LocalSnowflake:
@@ -75,6 +82,10 @@ class LocalSnowflake:
     def airflow_connection_uri(self) -> str:
         """For the environment variable ``AIRFLOW_CONN_SNOWFLAKE_DEFAULT``."""
         return self.address.airflow_connection_uri
+
+    def airflow_connection_into(self, schema: str) -> str:
+        """The same, into another schema of the same database."""
+        return self.address.airflow_connection_into(schema)
 
     def _start(self, stack: contextlib.ExitStack) -> Address:
         log = stack.enter_context((self.data_dir / "server.log").open("a+"))
