@@ -6,6 +6,7 @@ test asks for a fixture it imports neither Airflow nor anything of the extra ``l
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ def snowml_local(pytestconfig: pytest.Config) -> Iterator[LocalSnowflake]:
         )
     with LocalSnowflake(pytestconfig.getoption("--snowml-local-dir")) as snowflake:
         yield snowflake
+    logging.raiseExceptions = False  # Snowpark logs once more at exit, to pytest's closed streams
 
 
 @pytest.fixture

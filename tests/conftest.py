@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import uuid
@@ -28,17 +27,10 @@ os.environ.update(
 )
 
 
-def pytest_unconfigure() -> None:
-    logging.raiseExceptions = False  # Snowpark logs once more at exit, to pytest's closed streams
-
-
 @pytest.fixture(scope="session")
-def local_snowflake() -> Iterator:
-    """A running :class:`LocalSnowflake` for the whole test session."""
-    from airflow_provider_snowml.local import LocalSnowflake
-
-    with LocalSnowflake() as snowflake:
-        yield snowflake
+def local_snowflake(snowml_local):
+    """The running :class:`LocalSnowflake` of our own pytest plugin, for the whole test session."""
+    return snowml_local
 
 
 @pytest.fixture
@@ -83,9 +75,7 @@ def session(parameters) -> Iterator:
 def airflow_conn(local_snowflake, schema, monkeypatch) -> str:
     """The Airflow connection ``snowflake_default``, into the fresh schema."""
     _, name = schema.split(".")
-    uri = local_snowflake.airflow_connection_uri
-    uri = uri.replace("@/PUBLIC?", f"@/{name}?")
-    monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", uri)
+    monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", local_snowflake.airflow_connection_into(name))
     return "snowflake_default"
 
 
@@ -189,7 +179,7 @@ def scoring_schema(local_snowflake) -> Iterator[Scoring]:
 @pytest.fixture
 def scoring(scoring_schema, local_snowflake, monkeypatch) -> Scoring:
     """The models, table, stage and pool, with ``snowflake_default`` in their schema; shared."""
-    uri = local_snowflake.airflow_connection_uri.replace("@/PUBLIC?", f"@/{scoring_schema.name}?")
+    uri = local_snowflake.airflow_connection_into(scoring_schema.name)
     monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", uri)
     return scoring_schema
 

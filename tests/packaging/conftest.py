@@ -87,6 +87,7 @@ def run(tmp_path: Path) -> Run:
 
 # Airflow itself brings starlette and uvicorn, so leaving packages out is not enough: they are hidden.
 _HIDE = f"""
+from functools import partial
 from importlib.machinery import PathFinder
 
 find_spec = PathFinder.find_spec
@@ -94,5 +95,5 @@ find_spec = PathFinder.find_spec
 def find_unless_hidden(name, path=None, target=None):
     return None if name.partition(".")[0] in {LOCAL_ONLY!r} else find_spec(name, path, target)
 
-PathFinder.find_spec = find_unless_hidden
+PathFinder.find_spec = partial(find_unless_hidden)  # not a method of whatever holds it
 """

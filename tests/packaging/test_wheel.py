@@ -65,6 +65,15 @@ def test_without_the_extra_local_the_command_says_what_to_install(installed, run
     assert "Traceback" not in done.stderr
 
 
+def test_without_the_extra_local_the_fixture_says_what_to_install(installed, run, tmp_path):
+    (tmp_path / "test_dag.py").write_text("def test_a_dag(snowml_local): pass\n")
+    done = run(installed, "-m", "pytest", without_extra_local=True)
+    assert done.returncode == 1, done.stderr
+    assert "pip install 'airflow-provider-snowml[local]'" in done.stdout
+    assert "fakesnow" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 _IMPORT_ALL_BUT_LOCAL = """
 import importlib, pkgutil
 import airflow_provider_snowml as package
