@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CLEAN := env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV $(shell env | sed -n 's/^\(\(AIRFLOW\|SNOWFLAKE\)_*[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test docs lint format clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ demo: $(STAMP) ## Load flights, retrain twice, score seven days: real Airflow, l
 
 test: $(STAMP) ## Run the tests
 	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(STAMP) ## Build the documentation into docs/_build; a warning is an error
+	$(CLEAN) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+	@echo "docs/_build/index.html"
 
 lint: $(STAMP) ## ruff, mypy --strict, and the direction of the imports
 	$(CLEAN) $(BIN)/ruff check .
