@@ -1,4 +1,4 @@
-"""A real Airflow for the length of a ``with`` block: four processes, SQLite, the local executor.
+"""A real Airflow: four processes, SQLite, the local executor; for the length of a ``with`` block, or to stay.
 
 (``airflow standalone`` starts 32 workers unless told otherwise, and leaves children behind when it is ended.)
 """
@@ -38,11 +38,13 @@ class Airflow:
     :param home: its ``AIRFLOW_HOME``, with the processes' and the tasks' logs.
     :param environment: what its processes, and any ``airflow`` command about it, run with.
     :param url: where its API server answers.
+    :param password: of its user ``admin``; None where everyone may do everything.
     """
 
     home: Path
     environment: dict[str, str]
     url: str
+    password: str | None = None
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _token: str = ""
 
@@ -59,6 +61,22 @@ class Airflow:
         if done.returncode:
             raise AirflowFailed(f"airflow {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def start(self, component: str, environment: dict[str, str] | None = None) -> None:
+        """Start one of its processes.
+
+        :param environment: variables for this process alone.
+        """
+        with (self.home / f"{component}.log").open("ab") as log:
+            self.processes[component] = subprocess.Popen(
+                _airflow(component),
+                env=self.environment | (environment or {}),
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a process group of its own, to be ended as one
+            )
 
     def get(self, path: str) -> Any:
         """GET from Airflow's public API; on a busy machine it may take more than one try."""
@@ -101,8 +119,7 @@ class Airflow:
 
     def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         if not self._token:
-            with _DIRECT.open(f"{self.url}/auth/token", timeout=30) as reply:
-                self._token = json.load(reply)["access_token"]
+            self._token = self._log_in()
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
@@ -114,6 +131,64 @@ class Airflow:
         except urllib.error.HTTPError as error:
             raise AirflowFailed(f"{request.get_method()} {path}: {error} {error.read().decode()}") from error
 
+    def _log_in(self) -> str:
+        login = {"username": "admin", "password": self.password}
+        request = urllib.request.Request(
+            f"{self.url}/auth/token",
+            data=None if self.password is None else json.dumps(login).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with _DIRECT.open(request, timeout=30) as reply:
+            return str(json.load(reply)["access_token"])
+
+
+def airflow_environment(
+    home: Path,
+    dags: Path,
+    *,
+    ports: Sequence[int],
+    secret: str,
+    parallelism: int,
+    settings: dict[str, dict[str, object]] | None = None,
+) -> dict[str, str]:
+    """What Airflow's processes, and any ``airflow`` command about them, run with.
+
+    :param home: ``AIRFLOW_HOME``.
+    :param dags: the DAG folder.
+    :param ports: of the API server, and of those that serve workers' and the triggerer's logs.
+    :param secret: what tokens are signed with.
+    :param parallelism: how many tasks run at once.
+    :param settings: further ones, by section.
+    """
+    port, worker_logs, trigger_logs = ports
+    url = f"http://127.0.0.1:{port}"
+    all_settings: dict[str, dict[str, object]] = {
+        "api": {"base_url": url, "host": "127.0.0.1", "port": port, "workers": 1, "secret_key": secret},
+        "api_auth": {"jwt_secret": secret},
+        "core": {
+            "dags_folder": dags,
+            "execution_api_server_url": f"{url}/execution/",
+            "executor": "LocalExecutor",
+            "load_examples": False,
+            "parallelism": parallelism,
+        },
+        "logging": {"worker_log_server_port": worker_logs, "trigger_log_server_port": trigger_logs},
+        # How long a worker may take to notice that its task has ended.
+        "workers": {"min_heartbeat_interval": 1},
+        "scheduler": {"scheduler_idle_sleep_time": 0.5},
+    }
+    for section, further in (settings or {}).items():
+        all_settings[section] = all_settings.get(section, {}) | further
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    variables |= {
+        f"AIRFLOW__{s.upper()}__{k.upper()}": str(v) for s, of in all_settings.items() for k, v in of.items()
+    }
+    return variables | {
+        "AIRFLOW_HOME": str(home),
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PYTHONUNBUFFERED": "1",
+    }
+
 
 @contextlib.contextmanager
 def airflow(home: Path, dags: Path, *, parallelism: int, environment: dict[str, str]) -> Iterator[Airflow]:
@@ -124,50 +199,20 @@ def airflow(home: Path, dags: Path, *, parallelism: int, environment: dict[str, 
     :param parallelism: how many tasks run at once.
     :param environment: variables for its processes beside the present ones.
     """
-    port, worker_logs, trigger_logs = _free_ports(3)
-    url = f"http://127.0.0.1:{port}"
-    settings = {
-        "api": {
-            "base_url": url,
-            "host": "127.0.0.1",
-            "port": port,
-            "workers": 1,
-            "secret_key": secrets.token_hex(),
-        },
-        "api_auth": {"jwt_secret": secrets.token_hex()},
-        "core": {
-            "dags_folder": dags,
-            "dags_are_paused_at_creation": False,
-            "execution_api_server_url": f"{url}/execution/",
-            "executor": "LocalExecutor",
-            "load_examples": False,
-            "parallelism": parallelism,
-            "simple_auth_manager_all_admins": True,
-        },
-        "logging": {"worker_log_server_port": worker_logs, "trigger_log_server_port": trigger_logs},
-        # How long a worker may take to notice that its task has ended.
-        "workers": {"min_heartbeat_interval": 1},
-        "scheduler": {"scheduler_idle_sleep_time": 0.5},
-    }
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
-    variables |= {
-        f"AIRFLOW__{s.upper()}__{k.upper()}": str(v) for s, of in settings.items() for k, v in of.items()
-    }
-    variables |= {"AIRFLOW_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost", "PYTHONUNBUFFERED": "1"}
-    running = Airflow(home, variables | environment, url)
+    ports = free_ports(3)
+    variables = airflow_environment(
+        home,
+        dags,
+        ports=ports,
+        secret=secrets.token_hex(),
+        parallelism=parallelism,
+        settings={"core": {"dags_are_paused_at_creation": False, "simple_auth_manager_all_admins": True}},
+    )
+    running = Airflow(home, variables | environment, f"http://127.0.0.1:{ports[0]}")
     try:
         running.command("db", "migrate")
         for component in COMPONENTS:
-            with (home / f"{component}.log").open("wb") as log:
-                running.processes[component] = subprocess.Popen(
-                    _airflow(component),
-                    env=running.environment,
-                    cwd=home,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # a process group of its own, to be ended as one
-                )
+            running.start(component)
         yield running
     finally:
         end(running.processes.values())
@@ -203,7 +248,8 @@ def _airflow(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "airflow", *arguments]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for it in sockets:
