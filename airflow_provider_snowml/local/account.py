@@ -11,11 +11,14 @@ from typing import Any
 from . import (  # noqa: F401
     compute_pools,
     copying,
+    deployments,
     information,
     jobs,
     models,
     models_sql,
+    service_methods,
     services,
+    services_sql,
     sessions_sql,
     stages_sql,
     tags_sql,
@@ -32,11 +35,18 @@ DATABASE, SCHEMA, WAREHOUSE, ROLE = "SNOWML", "PUBLIC", "SNOWML_WH", "SYSADMIN"
 
 
 class Account:
-    """:param data_dir: where everything is kept; made when missing."""
+    """What the sessions share.
 
-    def __init__(self, data_dir: Path) -> None:
+    :param data_dir: where everything is kept; made when missing.
+    :param host: name and port under which the server is reached.
+    :param image_build_seconds: how long the image of a model version is in the making.
+    """
+
+    def __init__(self, data_dir: Path, host: str, image_build_seconds: float) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir
+        self.host = host
+        self.image_build_seconds = image_build_seconds
         self.catalog = Catalog(data_dir / "catalog.sqlite")
         self.engine = Engine(data_dir / "databases")
         self.stages = Stages(self.catalog, data_dir / "stages")

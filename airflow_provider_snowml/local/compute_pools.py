@@ -117,8 +117,8 @@ def _row(session: Session, pool: Object) -> dict[str, Any]:
         **{k: pool.data[k] for k in ("min_nodes", "max_nodes", "instance_family", "auto_resume")},
         "name": pool.name.name,
         "state": state,
-        "num_services": 0,
-        "num_jobs": len(live),
+        "num_services": len([s for s in live if not services.is_job(s)]),
+        "num_jobs": len([s for s in live if services.is_job(s)]),
         "auto_suspend_secs": pool.data["auto_suspend_secs"],
         "active_nodes": used if not pool.data["suspended"] else 0,
         "idle_nodes": nodes - used if not pool.data["suspended"] else 0,
@@ -188,7 +188,9 @@ def alter_compute_pool(session: Session, reader: Reader) -> Result:
         else:
             reader.expect("SET")
             _set(pool, _options(reader))
-    if not pool.data["suspended"]:
+    if pool.data["suspended"]:
+        services.suspend_in(session.account, name.name)
+    else:
         services.start_waiting(session.account, name.name)
     return status("Statement executed successfully.")
 

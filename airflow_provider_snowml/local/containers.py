@@ -1,4 +1,4 @@
-"""The processes in which jobs run.
+"""The processes in which jobs and services run.
 
 A container has a directory of its own with its specification, its log and its state. It holds a
 lock on a file there for as long as it lives, whatever kills it; so a server that was restarted
@@ -23,6 +23,7 @@ from . import processes
 
 PENDING, RUNNING, DONE, FAILED, CANCELLED = "PENDING", "RUNNING", "DONE", "FAILED", "CANCELLED"
 ENDED = (DONE, FAILED, CANCELLED)
+LONGEST_PAUSE = 10.0  # seconds before a container that keeps dying is started again
 
 
 def write_state(directory: Path, status: str, message: str, **more: Any) -> None:
@@ -41,6 +42,7 @@ class Containers:
         self._root = root
         self._lock = threading.RLock()
         self._processes: dict[str, processes.Process] = {}
+        self._closed = False
 
     def directory(self, id_: str) -> Path:
         return self._root / id_
@@ -70,6 +72,62 @@ class Containers:
                 os.close(alive)
             (directory / "pid").write_text(str(process.pid))
             self._processes[id_] = process
+
+    def renew(self, id_: str, spec: dict[str, Any], main: Callable[[str], None]) -> None:
+        """Create and start a container that is kept running, in place of one that has ended."""
+        with self._lock:
+            if self._closed or self.alive(id_):
+                return
+            self.create(id_, spec)
+            (self.directory(id_) / "restarts.json").unlink(missing_ok=True)
+            self.start(id_, main)
+        self.keep(id_, main)
+
+    def keep(self, id_: str, main: Callable[[str], None]) -> None:
+        """Start a container again whenever its process dies, from now on.
+
+        One that dies before it was RUNNING has failed, one that was ended stays so.
+        """
+        threading.Thread(target=self._keep, args=(id_, main), name=f"keep {id_}", daemon=True).start()
+
+    def _keep(self, id_: str, main: Callable[[str], None]) -> None:
+        while self._has_died(id_):
+            restarts = self.restarts(id_)["count"]
+            time.sleep(min(0.2 * 2**restarts, LONGEST_PAUSE))
+            with self._lock:
+                if self._closed or self.alive(id_) or self.written(id_)["status"] != RUNNING:
+                    return
+                again = {"count": restarts + 1, "time": time.time(), "exit_code": self._exit_code(id_)}
+                (self.directory(id_) / "restarts.json").write_text(json.dumps(again))
+                write_state(self.directory(id_), PENDING, "Restarting")
+                self.start(id_, main)
+
+    def _has_died(self, id_: str) -> bool:
+        """Wait until nobody holds the container's lock; whether it is one to be started again."""
+        try:
+            with (self.directory(id_) / "alive").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+        with self._lock:
+            if self._closed or self.alive(id_):
+                return False
+            status = self.written(id_)["status"]
+            if status == PENDING:
+                write_state(self.directory(id_), FAILED, self._how_it_died(id_))
+            return bool(status == RUNNING)
+
+    def restarts(self, id_: str) -> dict[str, Any]:
+        """``count``, and the ``time`` and ``exit_code`` of the last one."""
+        try:
+            found: dict[str, Any] = json.loads((self.directory(id_) / "restarts.json").read_text())
+        except FileNotFoundError:
+            return {"count": 0, "time": None, "exit_code": None}
+        return found
+
+    def written(self, id_: str) -> dict[str, Any]:
+        """The state that was written last, whether or not the container lives."""
+        return self._read(self.directory(id_))
 
     def alive(self, id_: str) -> bool:
         try:
@@ -103,11 +161,15 @@ class Containers:
             return {"status": FAILED, "message": "the container's directory is gone", "time": 0.0}
         return state
 
-    def _how_it_died(self, id_: str) -> str:
+    def _exit_code(self, id_: str) -> int | None:
         process = self._processes.get(id_)
-        if process is not None:
-            process.join(5)  # dead already, but its exit code may be on the way
-        code = process.exitcode if process is not None else None
+        if process is None:
+            return None
+        process.join(5)  # dead already, but its exit code may be on the way
+        return process.exitcode
+
+    def _how_it_died(self, id_: str) -> str:
+        code = self._exit_code(id_)
         if code is None:
             return "The container ended without a result"
         if code < 0:
@@ -143,6 +205,8 @@ class Containers:
 
     def close(self) -> None:
         """A stopped server leaves no processes behind, nor those of one that was killed before."""
+        with self._lock:
+            self._closed = True
         for directory in self._root.iterdir():
             if self.alive(directory.name):
                 self.end(directory.name, FAILED, "The local Snowflake was stopped")

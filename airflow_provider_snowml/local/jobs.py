@@ -284,7 +284,7 @@ def _service_specification(spec: dict[str, dict[str, Any]], model: Model, versio
     """What DESCRIBE SERVICE shows; clients read the containers and volumes from it."""
     requests = {k.removesuffix("_requests"): v for k, v in spec["resources"].items() if v}
     container = {
-        "name": services.CONTAINER,
+        "name": services.JOB_CONTAINER,
         "image": "local/model-inference",
         "env": {"MODEL": str(model.name), "MODEL_VERSION": version.name},
         "resources": {"requests": requests},

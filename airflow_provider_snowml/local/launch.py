@@ -35,11 +35,15 @@ class LocalSnowflake:
     Inside the block ``REQUESTS_CA_BUNDLE`` names a bundle that trusts the server.
 
     :param data_dir: where it keeps its state; a temporary directory when None.
+    :param image_build_seconds: how long the image of a model version is in the making.
     :raises RuntimeError: if the server does not come up; the message carries its log.
     """
 
-    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, data_dir: str | os.PathLike[str] | None = None, *, image_build_seconds: float = 1.0
+    ) -> None:
         self._given = None if data_dir is None else Path(data_dir)
+        self._image_build_seconds = image_build_seconds
         self._cleanup = contextlib.ExitStack()
         self._address: Address | None = None
 
@@ -91,7 +95,8 @@ class LocalSnowflake:
         log = stack.enter_context((self.data_dir / "server.log").open("a+"))
         process = subprocess.Popen(
             [sys.executable, "-m", "airflow_provider_snowml.local", "serve", "--port", "0",
-             "--data-dir", str(self.data_dir), "--until-stdin-closes"],
+             "--data-dir", str(self.data_dir), "--until-stdin-closes",
+             "--image-build-seconds", str(self._image_build_seconds)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

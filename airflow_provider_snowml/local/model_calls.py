@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from . import models, services
+from . import models, service_methods
 from .catalog import Qualified
 from .errors import SnowflakeError, compilation_error, unsupported
 from .grammar import Name, Reader, fold
@@ -64,7 +64,7 @@ def _rewrite(session: Session, sql: str, declared: dict[str, tuple[Model, Versio
         method = reader.identifier()
         arguments = _rewrite(session, reader.parenthesised(), declared)
         if isinstance(target, Qualified):
-            call = services.table_function_call(target, method, arguments)
+            call = service_methods.table_function_call(target, method, arguments)
         else:
             call = _call(session, *target, method, arguments)
         out += sql[done:start] + call

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from . import models, processes
+from . import models, processes, services
 from .catalog import Qualified
 from .errors import SnowflakeError, compilation_error, invalid_value
 from .functions import system_function
@@ -333,7 +333,9 @@ def _version_row(session: Session, model: Model, version: Version) -> dict[str, 
         "user_data": json.dumps(version.user_data),
         "model_attributes": json.dumps(models.attributes(spec)),
         "runnable_in": json.dumps(version.runnable_in),
-        "inference_services": "[]",
+        "inference_services": json.dumps(
+            [str(s.name) for s in services.of_version(session.account, version.id)]
+        ),
         "model_spec": spec,
     }
 
@@ -372,7 +374,12 @@ def show_functions(session: Session, reader: Reader) -> Result:
 
 @system_function("SYSTEM$ML_PLATFORM_CAPABILITIES")
 def ml_platform_capabilities(session: Session) -> str:
-    return json.dumps({"SET_MODULE_FUNCTIONS_VOLATILITY_FROM_MANIFEST": True})
+    return json.dumps(
+        {
+            "SET_MODULE_FUNCTIONS_VOLATILITY_FROM_MANIFEST": True,
+            "ENABLE_INLINE_DEPLOYMENT_SPEC_FROM_CLIENT_VERSION": "1.8.0",
+        }
+    )
 
 
 @statement("DESC ARTIFACT REPOSITORY", "DESCRIBE ARTIFACT REPOSITORY", reads_only=True)

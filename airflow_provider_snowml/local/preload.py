@@ -9,7 +9,7 @@ import pandas  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import yaml  # noqa: F401
 
-from . import handlers, job_worker, model_host  # noqa: F401
+from . import build_worker, handlers, job_worker, model_host, service_worker  # noqa: F401
 
 with contextlib.suppress(ImportError):
     from snowflake.ml.model._packager import model_packager  # noqa: F401

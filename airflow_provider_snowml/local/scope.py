@@ -45,8 +45,12 @@ def read_scope(session: Session, reader: Reader) -> tuple[str | None, str | None
 
 def _schema(session: Session, name: Name) -> tuple[str, str]:
     database = name.schema or session.resolve(name).database
-    if database not in session.account.engine.databases() or not session.account.engine.has_schema(
-        database, name.name
-    ):
-        raise does_not_exist("Schema", f"{database}.{name.name}")
+    require_schema(session, database, name.name)
     return database, name.name
+
+
+def require_schema(session: Session, database: str, schema: str) -> None:
+    """The schema is there, or Snowflake's error 2003."""
+    engine = session.account.engine
+    if database not in engine.databases() or not engine.has_schema(database, schema):
+        raise does_not_exist("Schema", f"{database}.{schema}")

@@ -34,12 +34,14 @@ def serve(
     port: int = 8085,
     http: bool = False,
     hostnames: list[str] | None = None,
+    image_build_seconds: float = 1.0,
     until_stdin_closes: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     :param port: 0 picks a free one.
     :param hostnames: further names or addresses that the certificate is valid for.
+    :param image_build_seconds: how long the image of a model version is in the making.
     :param until_stdin_closes: also stop when the process that started us is gone.
     """
     data_dir = data_dir.resolve()
@@ -55,7 +57,7 @@ def serve(
             password=_password(data_dir),
             bundle=None if certificates is None else str(certificates.bundle),
         )
-        account = Account(data_dir)
+        account = Account(data_dir, f"{address.host}:{address.port}", image_build_seconds)
         app = Wire(account, address.password, tls=not http).app()
         app.router.lifespan_context = _threads
         server = _Server(

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from . import functions, queries, services
+from . import functions, queries, service_methods
 from .catalog import Qualified
 from .errors import SnowflakeError, compilation_error, does_not_exist, invalid_value, unsupported
 from .functions import system_function
@@ -247,7 +247,7 @@ def call(session: Session, reader: Reader) -> Result:
     arguments = _arguments(reader)
     reader.done()
     if method is not None:
-        return services.call_service_method(session, session.resolve(name), method, arguments)
+        return service_methods.call_service_method(session, session.resolve(name), method, arguments)
     function = functions.SYSTEM.get(name.name)
     if function is None:
         raise unsupported(f"CALL {name}")
