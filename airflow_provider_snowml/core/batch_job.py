@@ -118,6 +118,7 @@ class JobManifest:
     :param input_rows: rows of the input, ``None`` if it was not counted.
     :param keeps_row_count: whether as many rows must come out.
     :param query_id: the statement that starts the job, added once that is sent.
+    :param submitted_at: when it was sent, an epoch by the worker's clock.
     """
 
     dag_id: str
@@ -138,6 +139,7 @@ class JobManifest:
     input_rows: int | None
     keeps_row_count: bool
     query_id: str | None = None
+    submitted_at: float | None = None
 
     @property
     def owner(self) -> JobOwner:
@@ -158,8 +160,8 @@ class JobManifest:
         """Read the file's text; ``None`` if it is no manifest of ours."""
         try:
             values = json.loads(text)
-            return cls(**{field.name: values[field.name] for field in fields(cls)})
-        except (ValueError, TypeError, KeyError):
+            return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+        except (ValueError, TypeError):
             return None
 
 
@@ -198,6 +200,7 @@ class Action(StrEnum):
     RESUBMIT = "resubmit"  # the input is complete, the job is missing: submit under the same name
     ATTACH = "attach"  # follow the job, or take its result
     REPLACE = "replace"  # end the latest attempt, wait for its end, then SUBMIT
+    WAIT = "wait"  # until another run's job has ended, then look again
     CONFLICT = "conflict"  # another run's job lives
     FOREIGN = "foreign"  # somebody else's job bears our name
 
@@ -222,7 +225,7 @@ def decide(
     run: RunRef,
     job_fingerprint: str,
     attempts: Iterable[Attempt],
-    on_conflict: Literal["fail", "replace"] = "fail",
+    on_conflict: Literal["fail", "wait", "replace"] = "fail",
     on_rerun: Literal["replace", "reuse"] = "replace",
 ) -> Decision:
     """Decide what a task does about its job.
@@ -254,8 +257,9 @@ def decide(
             return Decision(Action.CONFLICT, n, "the run was cleared since, and a newer try owns the job")
         why = "the run was cleared" if manifest.run != run else "the task's arguments have changed"
         return _next(latest, why)
-    if latest.is_live and on_conflict == "fail":
-        return Decision(Action.CONFLICT, n, f"run {manifest.run_id} of the same key has a live job")
+    if latest.is_live and on_conflict != "replace":
+        action = Action.WAIT if on_conflict == "wait" else Action.CONFLICT
+        return Decision(action, n, f"run {manifest.run_id} of the same key has a live job")
     if on_rerun == "reuse" and same_work and latest.has_result:
         return Decision(Action.ATTACH, n, f"run {manifest.run_id} has the same result already")
     return _next(latest, f"attempt {n} is of run {manifest.run_id}")

@@ -85,10 +85,7 @@ class PartitionLoad:
 
     def delete(self) -> str:
         """Delete the slice."""
-        return (
-            f"DELETE FROM {self.target.sql} "
-            f"WHERE {self.replace_column.sql} IS NOT DISTINCT FROM {value_sql(self.replace_value)}"
-        )
+        return delete_slice(self.target, self.replace_column, self.replace_value)
 
     def insert(self) -> str:
         """Insert the slice."""
@@ -105,3 +102,8 @@ class PartitionLoad:
     def _inserted_columns(self) -> list[str]:
         key = [] if self.source_has_key else [self.replace_column.name]
         return [*self.columns, *key, *self.stamps]
+
+
+def delete_slice(target: QualifiedName, key: Identifier, value: Any) -> str:
+    """Delete the rows of a table whose key has a value; ``None`` means those where it is NULL."""
+    return f"DELETE FROM {target.sql} WHERE {key.sql} IS NOT DISTINCT FROM {value_sql(value)}"

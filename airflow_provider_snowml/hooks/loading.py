@@ -7,10 +7,11 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation, literal
-from airflow_provider_snowml.core.partition_load import PartitionLoad
-from airflow_provider_snowml.exceptions import ForeignRowsError, LockWaitersError
+from airflow_provider_snowml.core.partition_load import PartitionLoad, delete_slice
+from airflow_provider_snowml.exceptions import ForeignRowsError, LockWaitersError, ObjectNotFoundError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,11 @@ def temporary_name(schema: SchemaName) -> QualifiedName:
 
 def parquet_to_temporary_table(
     hook: SnowMLHook, location: StageLocation, schema: SchemaName
-) -> QualifiedName:
+) -> QualifiedName | None:
     """Load a directory's Parquet files into a new temporary table of the open connection.
 
     Its columns are those of the files, in upper case. Other files, such as ``_SUCCESS``, are passed over.
+    ``None`` if there are no Parquet files: the result of an empty input.
 
     :param hook: the hook, with a connection open.
     :param location: the directory.
@@ -40,6 +42,8 @@ def parquet_to_temporary_table(
     file_format = hook.parquet_format(schema)
     names = [path.removeprefix(location.path) for path in hook.files(location)]
     parquet = sorted(name for name in names if name.endswith(".parquet"))
+    if not parquet:
+        return None
     # INFER_SCHEMA takes no pattern, so the files are named; they are all of one job, a few will do.
     files = ", ".join(literal(name) for name in parquet[:10])
     table = temporary_name(schema)
@@ -95,16 +99,37 @@ def replace_slice(hook: SnowMLHook, load: PartitionLoad) -> None:
         )
     hook.rows(load.create_target())
     load.check_target_columns(hook.columns(f"SELECT * FROM {load.target.sql}"))
+    _in_one_transaction(hook, load.target, load.delete(), load.insert())
+
+
+def empty_slice(hook: SnowMLHook, target: QualifiedName, key: Identifier, value: Any) -> None:
+    """Leave no rows in a slice of a table; a table that isn't there has none.
+
+    :param hook: the hook.
+    :param target: the table.
+    :param key: the column that the slices are told apart by.
+    :param value: the slice's value.
+    :raises LockWaitersError: if the lock is still contended after several tries.
+    """
+    try:
+        hook.columns(f"SELECT * FROM {target.sql}")
+    except ObjectNotFoundError:
+        return
+    _in_one_transaction(hook, target, delete_slice(target, key, value))
+
+
+def _in_one_transaction(hook: SnowMLHook, target: QualifiedName, *statements: str) -> None:
+    """Too many waiting for the target's lock is waited out."""
     for attempt in range(1, LOCK_RETRIES + 1):
         try:
             with hook.transaction():
-                hook.rows(load.delete())
-                hook.rows(load.insert())
+                for statement in statements:
+                    hook.rows(statement)
             return
         except LockWaitersError:
             if attempt == LOCK_RETRIES:
                 raise
             # Jitter, so that the runs of a backfill do not come back together.
             pause = random.uniform(0, _LOCK_WAIT * 2 ** min(attempt, 5))
-            log.info("Too many wait for the lock of %s; again in %.1f s.", load.target, pause)
+            log.info("Too many wait for the lock of %s; again in %.1f s.", target, pause)
             time.sleep(pause)

@@ -405,6 +405,21 @@ class SnowMLHook(SnowflakeHook):
             return str(ours or error)
         return "unknown"
 
+    def find_running_statement(self, start: str, part: str) -> str | None:
+        """The query id of a statement of this user that has not ended; ``None`` if there is none.
+
+        :param start: what its text starts with.
+        :param part: what its text contains.
+        """
+        database = self.default_schema().database.sql
+        rows = self.rows(
+            f"SELECT QUERY_ID FROM TABLE({database}.INFORMATION_SCHEMA.QUERY_HISTORY_BY_USER("
+            "RESULT_LIMIT => 10000)) WHERE EXECUTION_STATUS IN "
+            "('RESUMING_WAREHOUSE', 'RUNNING', 'QUEUED', 'BLOCKED') "
+            f"AND STARTSWITH(QUERY_TEXT, {literal(start)}) AND CONTAINS(QUERY_TEXT, {literal(part)})"
+        )
+        return str(rows[0]["QUERY_ID"]) if rows else None
+
     def cancel_statement(self, query_id: str) -> None:
         """Cancel a running statement; one that has ended is left as it is."""
         self.rows(f"SELECT SYSTEM$CANCEL_QUERY({literal(query_id)})")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any, Literal, NoReturn
 
 from airflow.sdk import Context, conf
 
-from airflow_provider_snowml.core.batch_job import JobManifest
+from airflow_provider_snowml.core.batch_job import DONE, JobManifest
 from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
+from airflow_provider_snowml.core.hints import explain_error
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
+    BatchJobConflictError,
     BatchJobFailedError,
     BatchJobLostError,
     BatchJobOwnershipError,
@@ -27,8 +29,8 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import JobWatch, end_job, is_over, log_tail, manifest_of_output
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator
-from airflow_provider_snowml.operators.batch_submission import BatchState, submit_or_attach
+from airflow_provider_snowml.operators.base import SnowMLOperator, run_of
+from airflow_provider_snowml.operators.batch_submission import BatchState, Submission, plan, submit_or_attach
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
 
 GRACE = 60.0
@@ -39,15 +41,17 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
 
     There is at most one live job for a task and its partition (else data interval, else run): the job's name
     is derived from them, so a retry finds the job and attaches to it. A cleared task ends its old job and
-    starts the next attempt. (One window is left: while the model's image is still being built, after a worker
-    that died before it noted its statement, a clear or another run of the key cannot see the job yet.)
+    starts the next attempt.
 
     The input is copied beside the output with a small manifest that says whose it is. The task succeeds when
     the job is DONE, ``_SUCCESS`` is in its output directory, and (for functions that give one row per row) as
     many rows came out as went in.
 
     XCom: ``{"job_name", "job_output_location", "input_rows", "output_rows", "model", "version", "status",
-    "attempt"}``; with ``wait_for_completion=False`` without ``output_rows``.
+    "attempt", "reused", "duration_s"}``; with ``wait_for_completion=False`` without ``output_rows``.
+    ``job_name`` is ``None`` where an empty input needed no job, ``reused`` whether the result is an earlier
+    run's, and ``duration_s`` the seconds from the submit to when the task saw the end (``None`` if that is
+    not known, or not over).
 
     Privileges: CREATE SERVICE on the schema, USAGE on the compute pool, READ on the model, READ and WRITE on
     the output's stage, SELECT on the input; MONITOR (logs) and OPERATE (cancel) come with owning the job. See
@@ -71,11 +75,18 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     :param gpu_requests: GPUs per node, such as ``"1"``.
     :param inference_params: parameters of the method.
     :param save_mode: what the job does about files in its own directory: ``"error"`` or ``"overwrite"``.
-    :param on_conflict: what to do about a live job of another run of the same key: ``"fail"``, or
-        ``"replace"`` to end it.
+    :param input_version: your name for the state of the input's rows, such as a snapshot's id. It is part of
+        what makes work the same, besides the model, version, function, input, parameters and output.
+    :param on_conflict: what to do about a live job of another run of the same key: ``"fail"``; ``"wait"``
+        for its end, then go on; or ``"replace"`` to end it.
     :param on_rerun: whether another run's finished result of the same work is used: ``"replace"`` (no, the
         rows may have changed) or ``"reuse"``.
-    :param on_empty: what an input without rows means: ``"fail"`` or ``"skip"``. No job is started.
+    :param on_empty: what an input without rows means: ``"fail"``, ``"skip"``, or ``"replace"`` to give an
+        empty result, whose load empties the slice. No job is started.
+    :param row_count_check: whether a function must give as many rows as it got: ``"equal"`` or ``"off"``.
+    :param plan_only: resolve and check everything, log the plan, and start nothing. The XCom is then
+        ``{"action", "reason", "attempt", "job_name", "model", "version", "function", "compute_pool",
+        "input_rows", "input_location", "job_output_location", "statement"}``.
     :param wait_for_completion: whether to wait for the job.
     :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
         left out.
@@ -107,6 +118,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         "gpu_requests",
         "inference_params",
         "save_mode",
+        "input_version",
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"input_query": "sql", "inference_params": "json"}
@@ -131,9 +143,12 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         gpu_requests: str | None = None,
         inference_params: Mapping[str, Any] | None = None,
         save_mode: str = "error",
-        on_conflict: Literal["fail", "replace"] = "fail",
+        input_version: str | None = None,
+        on_conflict: Literal["fail", "wait", "replace"] = "fail",
         on_rerun: Literal["replace", "reuse"] = "replace",
-        on_empty: Literal["fail", "skip"] = "fail",
+        on_empty: Literal["fail", "skip", "replace"] = "fail",
+        row_count_check: Literal["equal", "off"] = "equal",
+        plan_only: bool = False,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 10.0,
@@ -160,9 +175,12 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         self.gpu_requests = gpu_requests
         self.inference_params = inference_params
         self.save_mode = save_mode
+        self.input_version = input_version
         self.on_conflict = on_conflict
         self.on_rerun = on_rerun
         self.on_empty = on_empty
+        self.row_count_check = row_count_check
+        self.plan_only = plan_only
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = poll_interval
@@ -177,50 +195,86 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit or attach, then wait."""
+        return self._score(context)
+
+    def _score(self, context: Context) -> dict[str, Any]:
         hook = self.get_hook()
         with hook.open_connection():
-            manifest, query_id = submit_or_attach(self, hook, context, self._goes_live)
-            if not self.wait_for_completion:
-                return self._result(manifest, hook.job_status(QualifiedName.parse(manifest.job_name)))
+            if self.plan_only:
+                return self._plan(hook, context)
+            submission = submit_or_attach(self, hook, context, self._goes_live)
+            manifest = submission.manifest
+            if not self.wait_for_completion and not submission.is_in_the_way:
+                job = QualifiedName.parse(manifest.job_name)
+                status = hook.job_status(job) if manifest.input_rows != 0 else DONE
+                return self._result(manifest, status, context)
+        verdict = self._wait(submission)
+        if submission.is_in_the_way:
+            return self._after_the_other(verdict, context)
+        return self._complete(verdict, manifest, submission.query_id, context)
+
+    def _plan(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
+        planned = plan(self, hook, context)
+        lines = [f"{key}: {value}" for key, value in planned.items()]
+        self.log.info("The plan; nothing was started:\n%s", "\n".join(lines))
+        return planned
+
+    def _wait(self, submission: Submission) -> Verdict:
+        """Until the job has ended, here or in the triggerer."""
+        manifest = submission.manifest
         limits = self._limits()
+        if submission.is_in_the_way:
+            limits = replace(limits, start_deadline=None)
         watch = JobWatch(
             self.get_hook(),
             Poller(limits),
             job_name=manifest.job_name,
             output=StageLocation.parse(manifest.output_location),
-            query_id=query_id,
+            query_id=submission.query_id,
         )
         try:
             # A job that has ended already, to which a retry attaches, needs no trigger either. One that fires
             # at once is a risk: Airflow 3.3 can take the task for crashed.
             verdict = watch.look()
             if self.deferrable and not is_over(verdict):
-                self._defer(manifest, query_id, limits)
+                self._defer(submission, limits)
             while not is_over(verdict):
                 # Airflow calls on_kill from a signal handler and lets the task go on.
                 if self._killed.wait(self.poll_interval):
                     message = f"The task was killed while it waited for {manifest.job_name}."
-                    raise (BatchJobCancelledError if self.cancel_on_kill else PollingError)(message)
+                    cancelled = self.cancel_on_kill and not submission.is_in_the_way
+                    raise (BatchJobCancelledError if cancelled else PollingError)(message)
                 verdict = watch.look()
         finally:
             watch.close()
-        return self._complete(verdict, manifest, query_id, context)
+        return verdict
 
-    def _defer(self, manifest: JobManifest, query_id: str | None, limits: Limits) -> NoReturn:
+    def _defer(self, submission: Submission, limits: Limits) -> NoReturn:
+        ours = not submission.is_in_the_way
         self.defer(
             trigger=SnowMLBatchJobTrigger(
-                job_output_location=manifest.output_location,
-                job_name=manifest.job_name,
-                query_id=query_id,
+                job_output_location=submission.manifest.output_location,
+                job_name=submission.manifest.job_name,
+                query_id=submission.query_id,
                 hook_arguments=self.hook_arguments(),
                 poll_interval=self.poll_interval,
                 limits=asdict(limits),
-                cancel_on_kill=self.cancel_on_kill,
+                cancel_on_kill=self.cancel_on_kill and ours,
             ),
-            method_name="execute_complete",
+            method_name="execute_complete" if ours else "execute_after_the_other",
             # The trigger keeps the time itself; this is for a trigger that can't.
             timeout=timedelta(seconds=self.timeout + 600),
         )
+
+    def execute_after_the_other(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Resume after another run's job has ended."""
+        verdict = Verdict(Outcome(event["outcome"]), event["detail"], event["status"])
+        return self._after_the_other(verdict, context)
+
+    def _after_the_other(self, verdict: Verdict, context: Context) -> dict[str, Any]:
+        if verdict.outcome in (Outcome.TIMEOUT, Outcome.POLL_ERRORS):
+            raise BatchJobConflictError(f"Another run's job of the same key is in the way: {verdict.detail}.")
+        return self._score(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""
@@ -270,7 +324,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             raise BatchOutputIncompleteError(
                 f"Job {manifest.job_name} is DONE, but of {manifest.input_rows} rows {rows} came out."
             )
-        return {**self._result(manifest, verdict.status), "output_rows": rows}
+        return {**self._result(manifest, verdict.status, context), "output_rows": rows}
 
     def _error(
         self, hook: SnowMLHook, verdict: Verdict, manifest: JobManifest, query_id: str | None
@@ -283,7 +337,9 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             return BatchJobLostError(message)
         if verdict.outcome in (Outcome.TIMEOUT, Outcome.START_TIMEOUT):
             end_job(hook, job, query_id, wait=0)
-        tail = f"{message} The end of its logs:\n{log_tail(hook, job)}\n"
+        logs = log_tail(hook, job)
+        hint = explain_error(f"{message}\n{logs}")
+        tail = f"{message} The end of its logs:\n{logs}\n" + (f"Probably: {hint}\n" if hint else "")
         kinds: dict[Outcome, type[SnowMLError]] = {
             Outcome.FAILED: BatchJobFailedError,
             Outcome.CANCELLED: BatchJobCancelledError,
@@ -294,13 +350,19 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         return kinds[verdict.outcome](tail)
 
     @staticmethod
-    def _result(manifest: JobManifest, status: str | None) -> dict[str, Any]:
+    def _result(manifest: JobManifest, status: str | None, context: Context) -> dict[str, Any]:
+        reused = manifest.run != run_of(context)
+        duration = None
+        if manifest.submitted_at is not None and status == DONE and not reused:
+            duration = round(max(0.0, time.time() - manifest.submitted_at), 1)
         return {
-            "job_name": manifest.job_name,
+            "job_name": manifest.job_name if manifest.input_rows != 0 else None,
             "job_output_location": manifest.output_location,
             "input_rows": manifest.input_rows,
             "model": manifest.model,
             "version": manifest.version,
             "status": status,
             "attempt": manifest.attempt,
+            "reused": reused,
+            "duration_s": duration,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_provider_snowml.core.batch_job import (
+    SUCCESS_FILE,
     Action,
     Attempt,
     Decision,
@@ -82,6 +84,7 @@ class Work:
     :param source: the argument that the input came from.
     :param ref: the model version.
     :param function: the function.
+    :param input_version: the user's name for the state of the input's rows.
     """
 
     statement: BatchStatement
@@ -89,6 +92,7 @@ class Work:
     source: str
     ref: ModelVersionRef
     function: ModelFunction
+    input_version: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -102,8 +106,43 @@ class Work:
                 "input": self.query if self.query is not None else statement.input_location.sql,
                 "params": dict(statement.inference_params or {}),
                 "output": statement.output_location.sql,
+                **({"input_version": self.input_version} if self.input_version else {}),
             }
         )
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a try finds, and what it decides to do about it.
+
+    :param owner: the piece of work.
+    :param run: the run that the try is in.
+    :param latest: the latest attempt, ``None`` for none.
+    :param work: what the try would submit.
+    :param job: the job of the decision.
+    :param decision: what to do.
+    """
+
+    owner: JobOwner
+    run: RunRef
+    latest: Attempt | None
+    work: Work
+    job: QualifiedName
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The job that a task follows.
+
+    :param manifest: the job.
+    :param query_id: the statement that starts it, if known.
+    :param is_in_the_way: whether it is another run's, whose end must be awaited before looking again.
+    """
+
+    manifest: JobManifest
+    query_id: str | None
+    is_in_the_way: bool = False
 
 
 def submit_or_attach(
@@ -111,17 +150,80 @@ def submit_or_attach(
     hook: SnowMLHook,
     context: Context,
     on_live: Callable[[str, str | None], None],
-) -> tuple[JobManifest, str | None]:
+) -> Submission:
     """Get the task its job.
 
     :param task: the operator, with its arguments rendered.
     :param hook: a hook with an open connection.
     :param context: the try's context.
     :param on_live: told the job's name, and its statement if known, as soon as a kill should cancel it.
-    :return: the job that is to be followed, and its statement if known.
+    """
+    state = BatchState(context)
+    found = look(task, hook, context, state)
+    work, decision, latest = found.work, found.decision, found.latest
+    log.info("%s %s: %s.", decision.action.value.capitalize(), found.job, decision.reason)
+    state.update(
+        run=asdict(found.run),
+        model=work.statement.model.sql,
+        reference=task.version_name,
+        version=work.ref.version,
+    )
+    old = latest.manifest if latest is not None else None
+    if decision.action is Action.WAIT:
+        assert old is not None
+        return Submission(old, state.query_id(old), is_in_the_way=True)
+    if decision.action is Action.ATTACH:
+        assert old is not None
+        query_id = state.query_id(old)
+        on_live(old.job_name, query_id)
+        return Submission(old, query_id)
+    if decision.action is Action.RESUBMIT:
+        assert old is not None
+        return _submit(hook, work, old, state, on_live)
+    if decision.action is Action.REPLACE:
+        assert old is not None
+        end_job(hook, QualifiedName.parse(old.job_name), state.query_id(old))
+    manifest = _prepare(task, hook, found)
+    if manifest.input_rows == 0:
+        return Submission(manifest, None)
+    return _submit(hook, work, manifest, state, on_live)
+
+
+def plan(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, context: Context) -> dict[str, Any]:
+    """What :func:`submit_or_attach` would do; it changes nothing."""
+    found = look(task, hook, context, BatchState(context))
+    work, job = found.work, found.job
+    statement = replace(work.statement, name=job)
+    rows = None
+    if work.query is not None:
+        statement = replace(statement, input_location=_input_location(work, job))
+        rows = int(hook.value(f"SELECT COUNT(*) FROM ({work.query}\n)"))
+    return {
+        "action": found.decision.action.value,
+        "reason": found.decision.reason,
+        "attempt": found.decision.attempt,
+        "job_name": job.sql,
+        "model": work.statement.model.sql,
+        "version": work.ref.version,
+        "function": work.statement.function,
+        "compute_pool": work.statement.compute_pool.sql,
+        "input_rows": rows,
+        "input_location": statement.input_location.sql,
+        "job_output_location": (work.statement.output_location / job.name.name).sql,
+        "statement": statement.sql(),
+    }
+
+
+def look(
+    task: SnowMLBatchInferenceOperator, hook: SnowMLHook, context: Context, state: BatchState
+) -> Situation:
+    """Resolve and check everything, look at what is there, and decide. It changes nothing.
+
+    :raises BatchJobOwnershipError: if somebody else's job bears our name.
+    :raises BatchJobConflictError: if another run's job is in the way.
     """
     check_arguments(task)
-    owner, run, state = owner_of(context), run_of(context), BatchState(context)
+    owner, run = owner_of(context), run_of(context)
     schema = hook.default_schema()
     output = StageLocation.parse(task.output_stage_location, schema, what="output_stage_location")
     output.beside("")  # the root of a stage has no room for the input
@@ -134,8 +236,6 @@ def submit_or_attach(
     if pinned is None and is_backfill(context) and task.version_name.upper() in ("DEFAULT", "LAST"):
         log.warning("Each run of this backfill resolves version %r for itself: pin one.", task.version_name)
     work = _resolve(task, hook, schema, model, output, pinned)
-    state.update(run=asdict(run), model=model.sql, reference=task.version_name, version=work.ref.version)
-
     decision = decide(
         owner=owner,
         run=run,
@@ -145,25 +245,11 @@ def submit_or_attach(
         on_rerun=task.on_rerun,
     )
     job = job_identifier(schema, owner.job_name(decision.attempt))
-    log.info("%s %s: %s.", decision.action.value.capitalize(), job, decision.reason)
     if decision.action is Action.FOREIGN:
         raise BatchJobOwnershipError(f"Job {job} would be {owner}'s, and is not: {decision.reason}.")
     if decision.action is Action.CONFLICT:
         raise BatchJobConflictError(f"Job {job} of {owner} is in the way: {decision.reason}.")
-    if decision.action is Action.REPLACE:
-        assert latest is not None and latest.manifest is not None
-        old = latest.manifest
-        end_job(hook, QualifiedName.parse(old.job_name), state.query_id(old))
-    if decision.action in (Action.ATTACH, Action.RESUBMIT):
-        assert latest is not None and latest.manifest is not None
-        manifest = latest.manifest
-    else:
-        manifest = _prepare(task, hook, work, job, owner, run, decision)
-    if decision.action is Action.ATTACH:
-        query_id = state.query_id(manifest)
-        on_live(manifest.job_name, query_id)
-        return manifest, query_id
-    return manifest, _submit(hook, work, manifest, state, on_live)
+    return Situation(owner, run, latest, work, job, decision)
 
 
 def check_arguments(task: SnowMLBatchInferenceOperator) -> str:
@@ -172,9 +258,10 @@ def check_arguments(task: SnowMLBatchInferenceOperator) -> str:
     :raises InvalidArgumentError: if something makes no sense.
     """
     one_of("save_mode", task.save_mode, ("error", "overwrite"))
-    one_of("on_conflict", task.on_conflict, ("fail", "replace"))
+    one_of("on_conflict", task.on_conflict, ("fail", "wait", "replace"))
     one_of("on_rerun", task.on_rerun, ("replace", "reuse"))
-    one_of("on_empty", task.on_empty, ("fail", "skip"))
+    one_of("on_empty", task.on_empty, ("fail", "skip", "replace"))
+    one_of("row_count_check", task.row_count_check, ("equal", "off"))
     for name in ("replicas", "num_workers", "max_batch_rows"):
         _number(name, getattr(task, name))
     return exactly_one(
@@ -230,7 +317,7 @@ def _resolve(
         image_repo=repository,
         replicas=_number("replicas", task.replicas),
     )
-    return Work(statement, query, source, ref, function)
+    return Work(statement, query, source, ref, function, _text(task.input_version))
 
 
 def _staged_input(text: str, schema: SchemaName, output: StageLocation) -> StageLocation:
@@ -255,6 +342,10 @@ def _as_remembered(hook: SnowMLHook, attempts: list[Attempt], state: BatchState)
     if latest.manifest is not None:
         name = latest.manifest.job_name
         query_id = state.query_id(latest.manifest)
+        if latest.status is None and not query_id and not latest.has_success:
+            # Its worker may have died between sending the statement and noting its id.
+            query_id = hook.find_running_statement("EXECUTE INFERENCE JOB SERVICE", f"NAME = {name}\nASYNC")
+            latest = replace(latest, manifest=replace(latest.manifest, query_id=query_id))
         if latest.status is None and query_id and hook.statement(query_id)[0] is Statement.RUNNING:
             latest = replace(latest, status="PENDING")
         elif state.get("rejected") == name:
@@ -281,32 +372,25 @@ def _pinned_version(
     return None
 
 
-def _prepare(
-    task: SnowMLBatchInferenceOperator,
-    hook: SnowMLHook,
-    work: Work,
-    job: QualifiedName,
-    owner: JobOwner,
-    run: RunRef,
-    decision: Decision,
-) -> JobManifest:
+def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situation) -> JobManifest:
     """Write the input, then the manifest: where there is a manifest, the input is complete."""
+    work, job = found.work, found.job
     statement = work.statement
     location, rows = statement.input_location, None
+    output = statement.output_location / job.name.name
     if work.query is not None:
-        directory = input_directory(statement.output_location, job.name.name)
-        location = directory / "data"
-        hook.remove_files(directory)
+        location = _input_location(work, job)
+        hook.remove_files(input_directory(statement.output_location, job.name.name))
         rows = hook.copy_into_location(location, work.query)
         log.info("Copied %d rows to %s.", rows, location)
         if not rows and task.on_empty == "skip":
             raise AirflowSkipException(f"{work.source} gives no rows; no job was started.")
-        if not rows:
+        if not rows and task.on_empty == "fail":
             raise RowCountError(f"{work.source} gives no rows; no job was started. See on_empty.")
     manifest = JobManifest(
-        **asdict(owner),
-        **asdict(run),
-        attempt=decision.attempt,
+        **asdict(found.owner),
+        **asdict(found.run),
+        attempt=found.decision.attempt,
         job_name=job.sql,
         fingerprint=work.fingerprint,
         model=statement.model.sql,
@@ -314,12 +398,21 @@ def _prepare(
         version=work.ref.version,
         function=statement.function,
         input_location=location.sql,
-        output_location=(statement.output_location / job.name.name).sql,
+        output_location=output.sql,
         input_rows=rows,
-        keeps_row_count=work.function.keeps_row_count,
+        keeps_row_count=work.function.keeps_row_count and task.row_count_check == "equal",
+        submitted_at=time.time() if rows == 0 else None,
     )
     write_manifest(hook, statement.output_location, manifest)
+    if rows == 0:
+        # The result of no rows needs no job: an output directory that is complete and has none.
+        hook.write_file(output, SUCCESS_FILE, b"no rows\n")
+        log.info("%s gives no rows: an empty result is written, and no job started.", work.source)
     return manifest
+
+
+def _input_location(work: Work, job: QualifiedName) -> StageLocation:
+    return input_directory(work.statement.output_location, job.name.name) / "data"
 
 
 def _submit(
@@ -328,26 +421,28 @@ def _submit(
     manifest: JobManifest,
     state: BatchState,
     on_live: Callable[[str, str | None], None],
-) -> str | None:
-    """Send the statement; its query id, or ``None`` if the job turns out to be there already."""
+) -> Submission:
+    """Send the statement, unless the job turns out to be there already."""
     statement = replace(
         work.statement,
         name=QualifiedName.parse(manifest.job_name),
         input_location=StageLocation.parse(manifest.input_location),
     )
     on_live(manifest.job_name, None)
+    submitted_at = time.time()
     try:
         query_id = hook.submit(statement.sql())
     except ObjectExistsError:
         # Our own earlier submit, whose reply was lost, came through after we had looked.
         log.info("Job %s exists by now; attaching to it.", manifest.job_name)
-        return None
+        return Submission(manifest, None)
     on_live(manifest.job_name, query_id)
     state.update(job_name=manifest.job_name, query_id=query_id)
     # For those who don't have this task's state: while the image is built there is no job to be seen.
-    write_manifest(hook, work.statement.output_location, replace(manifest, query_id=query_id))
+    sent = replace(manifest, query_id=query_id, submitted_at=submitted_at)
+    write_manifest(hook, work.statement.output_location, sent)
     log.info("Submitted job %s (query id %s).", manifest.job_name, query_id)
-    return query_id
+    return Submission(sent, query_id)
 
 
 def _text(value: Any) -> str | None:

@@ -20,6 +20,7 @@ from airflow_provider_snowml.hooks.batch_jobs import manifest_of_output
 from airflow_provider_snowml.hooks.loading import (
     append,
     count_rows,
+    empty_slice,
     parquet_to_temporary_table,
     replace_slice,
     temporary_name,
@@ -161,7 +162,7 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
     The Parquet files go into a temporary table, are counted, and then one short transaction deletes the slice
     and inserts the rows. Column names are in upper case. Each row says which model, version and run it came
     from and when it was loaded: ``MODEL``, ``VERSION``, ``RUN_ID``, ``LOADED_AT``. Doing it again gives the
-    same slice.
+    same slice. A result without rows (see ``on_empty`` of the batch operator) empties the slice.
 
     XCom: ``{"rows", "table", "replace_column", "replace_value", "model", "version"}``.
 
@@ -233,18 +234,20 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
                     f"There is no {SUCCESS_FILE} in {location}: the job has not ended, or not well."
                 )
             source = parquet_to_temporary_table(hook, location, target.parent)
-            rows = count_rows(hook, source)
+            rows = count_rows(hook, source) if source is not None else 0
             if expected is not None and rows != expected:
                 raise RowCountError(f"{location} has {rows} rows; expected_rows is {expected}.")
-            load = PartitionLoad(
-                target,
-                source,
-                tuple(hook.columns(f"SELECT * FROM {source.sql}")),
-                key,
-                self.replace_value,
-                {"MODEL": model, "VERSION": version, "RUN_ID": context["ti"].run_id, "LOADED_AT": NOW},
-            )
-            replace_slice(hook, load)
+            if source is None:
+                empty_slice(hook, target, key, self.replace_value)
+            else:
+                stamps = {
+                    "MODEL": model,
+                    "VERSION": version,
+                    "RUN_ID": context["ti"].run_id,
+                    "LOADED_AT": NOW,
+                }
+                columns = tuple(hook.columns(f"SELECT * FROM {source.sql}"))
+                replace_slice(hook, PartitionLoad(target, source, columns, key, self.replace_value, stamps))
         self.log.info("%s has %d rows where %s is %r.", target, rows, key, self.replace_value)
         return {
             "rows": rows,

@@ -98,25 +98,26 @@ def decided(*attempts: Attempt, run: RunRef = RUN, work: str = "same", **options
 
 
 SUBMIT, RESUBMIT, ATTACH = Action.SUBMIT, Action.RESUBMIT, Action.ATTACH
-REPLACE, CONFLICT, FOREIGN = Action.REPLACE, Action.CONFLICT, Action.FOREIGN
+REPLACE, WAIT, CONFLICT, FOREIGN = Action.REPLACE, Action.WAIT, Action.CONFLICT, Action.FOREIGN
 CLEARED = RunRef(RUN.run_id, 1)
 OTHER = RunRef("backfill__2013-06-01")
 
-# What a status of the job means to: a retry, a cleared try, another run (and another run that may replace).
+# What a status of the job means to: a retry; a cleared try; another run, that fails, waits or replaces on
+# conflict.
 TABLE: dict[str | None, tuple[tuple[Action, int], ...]] = {
-    "PENDING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (REPLACE, 2)),
-    "RUNNING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (REPLACE, 2)),
-    "SUSPENDING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (REPLACE, 2)),
-    "SUSPENDED": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (REPLACE, 2)),
-    "DELETING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (REPLACE, 2)),
-    "NEVER_SEEN_BEFORE": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (REPLACE, 2)),
-    "CANCELLING": ((REPLACE, 2), (REPLACE, 2), (CONFLICT, 1), (REPLACE, 2)),
-    "DONE": ((ATTACH, 1), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "FAILED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "INTERNAL_ERROR": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "CANCELLED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "DELETED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    None: ((RESUBMIT, 1), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
+    "PENDING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
+    "RUNNING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
+    "SUSPENDING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
+    "SUSPENDED": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
+    "DELETING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
+    "NEVER_SEEN_BEFORE": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
+    "CANCELLING": ((REPLACE, 2), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
+    "DONE": ((ATTACH, 1), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
+    "FAILED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
+    "INTERNAL_ERROR": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
+    "CANCELLED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
+    "DELETED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
+    None: ((RESUBMIT, 1), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
 }
 
 
@@ -127,6 +128,7 @@ def test_decision_by_status(status: str | None) -> None:
         decided(attempt),
         decided(attempt, run=CLEARED),
         decided(attempt, run=OTHER),
+        decided(attempt, run=OTHER, on_conflict="wait"),
         decided(attempt, run=OTHER, on_conflict="replace"),
     ) == TABLE[status]
 
@@ -195,7 +197,7 @@ attempts = st.builds(Attempt, st.integers(1, 5), statuses, manifests, st.boolean
 @given(
     st.lists(attempts, max_size=4),
     st.integers(0, 2),
-    st.sampled_from(["fail", "replace"]),
+    st.sampled_from(["fail", "wait", "replace"]),
     st.sampled_from(["replace", "reuse"]),
 )
 def test_never_a_second_live_job(found: list[Attempt], clear: int, conflict: str, rerun: str) -> None:

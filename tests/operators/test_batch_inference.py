@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pendulum
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from airflow_provider_snowml.core.batch_poller import Statement
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
@@ -42,7 +43,10 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators import batch_inference, batch_submission
-from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
+from airflow_provider_snowml.operators.inference import (
+    SnowMLBatchInferenceOperator,
+    SnowMLLoadPredictionsOperator,
+)
 
 # The program that a worker is, for tests that kill one.
 WORKER = Path(__file__).with_name("worker.py")
@@ -84,6 +88,18 @@ def wait_for(condition: Any, what: str, seconds: float = 120) -> Any:
     return value
 
 
+def to_the_end(task: Any, deferred: TaskDeferred, context: Any) -> Any:
+    """Do what triggerer and worker do, for as often as the task defers."""
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in deferred.trigger.run()]
+
+    try:
+        return getattr(task, deferred.method_name)(context, asyncio.run(events())[0])
+    except TaskDeferred as again:
+        return to_the_end(task, again, context)
+
+
 @pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferred"])
 def test_in_a_dag(scoring, run_dag, deferrable) -> None:
     with DAG(f"batch_{deferrable}", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as dag:
@@ -99,6 +115,7 @@ def test_in_a_dag(scoring, run_dag, deferrable) -> None:
     xcom = xcoms["score"]
     assert xcom["job_name"].startswith(f"{scoring.schema}.SNOWML_BATCH_{str(deferrable).upper()}_SCORE_")
     job = xcom["job_name"].rsplit(".", 1)[1]
+    assert xcom.pop("duration_s") > 0
     assert xcom == {
         "job_name": f"{scoring.schema}.{job}",
         "job_output_location": f"@{scoring.schema}.ST/dag_{deferrable}/{job}/",
@@ -108,6 +125,7 @@ def test_in_a_dag(scoring, run_dag, deferrable) -> None:
         "version": "V1",
         "status": "DONE",
         "attempt": 1,
+        "reused": False,
     }
     files = scoring.hook().files(StageLocation.parse(xcom["job_output_location"]))
     assert any(name.endswith("/_SUCCESS") for name in files)
@@ -233,8 +251,35 @@ def test_another_run_of_the_key_waits_its_turn_or_replaces(scoring, task_context
     assert jobs(scoring, "rerun") == {"A1": "CANCELLED", "A2": "DONE"}
     # Finished work of another run is done again, unless its result may be reused.
     third = task_context("rerun", run_id="manual__1")
-    assert slow("rerun", 0, on_rerun="reuse").execute(third)["attempt"] == 2
-    assert slow("rerun", 0).execute(third)["attempt"] == 3
+    reused = slow("rerun", 0, on_rerun="reuse").execute(third)
+    assert (reused["attempt"], reused["reused"], reused["duration_s"]) == (2, True, None)
+    # A new name for the state of the rows makes it other work.
+    newer = slow("rerun", 0, on_rerun="reuse", input_version="snapshot 2").execute(third)
+    assert (newer["attempt"], newer["reused"]) == (3, False)
+    assert slow("rerun", 0).execute(third)["attempt"] == 4
+
+
+def test_a_run_that_waits_for_another_runs_job_of_its_key(scoring, task_context) -> None:
+    slow("turn", 3, wait_for_completion=False).execute(task_context("turn"))
+    other = task_context("turn", run_id="backfill__2013-06-01")
+    result = slow("turn", 0, on_conflict="wait").execute(other)
+    assert result["attempt"] == 2
+    assert jobs(scoring, "turn") == {"A1": "DONE", "A2": "DONE"}
+
+
+def test_a_deferred_run_waits_for_another_runs_job_of_its_key(scoring, task_context) -> None:
+    slow("turns", 60, wait_for_completion=False).execute(task_context("turns"))
+    other = task_context("turns", run_id="backfill__2013-06-01")
+    task = slow("turns", 0, on_conflict="wait", deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(other)
+    trigger = deferred.value.trigger
+    asyncio.run(trigger.on_kill())  # the job is the other run's
+    assert set(jobs(scoring, "turns").values()) <= {"PENDING", "RUNNING"}
+    hook = scoring.hook()
+    hook.cancel_job(QualifiedName.parse(trigger.job_name))
+    assert to_the_end(task, deferred.value, other)["attempt"] == 2
+    assert jobs(scoring, "turns") == {"A1": "CANCELLED", "A2": "DONE"}
 
 
 def test_a_strangers_job_under_our_name_is_left_alone(scoring, task_context) -> None:
@@ -338,6 +383,60 @@ def test_an_empty_input_starts_no_job(scoring, task_context) -> None:
     with pytest.raises(AirflowSkipException):
         batch("empty", on_empty="skip", **empty).execute(task_context("empty"))
     assert jobs(scoring, "empty") == {}
+
+
+def test_an_empty_input_that_replaces_empties_the_slice_when_loaded(scoring, task_context) -> None:
+    def load(result: dict[str, Any]) -> dict[str, Any]:
+        return SnowMLLoadPredictionsOperator(
+            task_id="load",
+            job_output_location=result["job_output_location"],
+            output_table="SCORED_DAYS",
+            replace_column="DAY",
+            replace_value="2013-06-01",
+            expected_rows=result["output_rows"],
+        ).execute(task_context("load"))
+
+    day = "SELECT * EXCLUDE DAY FROM X WHERE DAY = '2013-06-01'"
+    load(batch("emptied", input_query=day).execute(task_context("emptied")))
+    assert scoring.hook().value("SELECT COUNT(*) FROM SCORED_DAYS") == 30
+
+    none = batch("emptied", input_query=f"{day} AND FALSE", on_empty="replace")
+    context = task_context("emptied", clear_number=1)
+    first = none.execute(context)
+    assert (first["job_name"], first["status"], first["output_rows"], first["attempt"]) == (
+        None,
+        "DONE",
+        0,
+        2,
+    )
+    again = none.execute(context)
+    assert (again["attempt"], again["output_rows"]) == (2, 0)
+    assert load(again)["rows"] == 0
+    assert scoring.hook().value("SELECT COUNT(*) FROM SCORED_DAYS") == 0
+    assert jobs(scoring, "emptied") == {"A1": "DONE"}
+
+
+def test_a_plan_starts_nothing(scoring, task_context) -> None:
+    plan = batch("planned", plan_only=True, replicas=1).execute(task_context("planned"))
+    assert (plan["action"], plan["attempt"], plan["version"], plan["input_rows"]) == ("submit", 1, "V1", 60)
+    assert plan["statement"].startswith("EXECUTE INFERENCE JOB SERVICE\nIN COMPUTE POOL TEST_POOL")
+    assert plan["job_name"] in plan["statement"] and plan["input_location"] in plan["statement"]
+    hook = scoring.hook()
+    with hook.open_connection():
+        assert hook.files(StageLocation.parse("@ST/planned", hook.default_schema())) == []
+    assert jobs(scoring, "planned") == {}
+    with pytest.raises(ComputePoolNotFoundError):
+        batch("planned", plan_only=True, compute_pool="NO_POOL").execute(task_context("planned"))
+
+
+def test_a_statement_whose_id_was_never_noted_is_found(scoring) -> None:
+    hook = scoring.hook()
+    with hook.open_connection():
+        text = "SELECT COUNT(*) /* NAME = A1\nASYNC */ FROM TABLE(GENERATOR(ROWCOUNT => 1)) WHERE "
+        query_id = hook.submit(text + "SYSTEM$WAIT(60) IS NOT NULL")
+        assert hook.find_running_statement("SELECT COUNT(*)", "NAME = A1\nASYNC") == query_id
+        assert hook.find_running_statement("SELECT COUNT(*)", "NAME = A2\nASYNC") is None
+        hook.cancel_statement(query_id)
 
 
 BAD = {
