@@ -43,6 +43,10 @@ class InvalidNameError(InvalidArgumentError):
     """A name is no Snowflake identifier, or a stage location is none that can be written safely."""
 
 
+class ModelNotServableError(InvalidArgumentError):
+    """The model version has table functions only, or its target platforms have no containers."""
+
+
 class PersonalDatabaseError(InvalidArgumentError):
     """The database is a personal one (``USER$...``), in which model objects cannot be made."""
 
@@ -86,6 +90,14 @@ class ComputePoolNotFoundError(NotFoundError):
 
 class JobNotFoundError(NotFoundError):
     """There is no such job service."""
+
+
+class ImageRepositoryNotFoundError(NotFoundError):
+    """There is no such image repository."""
+
+
+class ServiceNotFoundError(NotFoundError):
+    """There is no such service."""
 
 
 class ModelVersionExistsError(SnowMLError):
@@ -203,6 +215,67 @@ class PollingError(BatchJobError):
     """The wait ended before the job did. The job was left alone."""
 
     on_retry = "A retry attaches to the job."
+
+
+# -- services -------------------------------------------------------------------------------------------
+
+
+class ServiceError(SnowMLError):
+    """A model's service is not as it should be."""
+
+
+class ServiceExistsError(ServiceError):
+    """Another service has the name, and ``if_exists`` does not allow what would be needed."""
+
+    on_retry = "Nothing was touched. A retry fails the same way until it is gone or if_exists is changed."
+
+
+class NotAModelServiceError(ServiceError):
+    """What is there is a job, or no model's service. Nothing was touched."""
+
+    on_retry = "Nothing was touched. A retry fails the same way while it is there."
+
+
+class ServiceFailedError(ServiceError):
+    """The deployment, or a container of the service, failed. The message ends with the tail of its logs."""
+
+    on_retry = "What there is of the service is kept for inspection; a retry drops it and deploys again."
+
+
+class ServiceSuspendedError(ServiceError):
+    """The service was suspended while it was waited for."""
+
+    on_retry = "The service was left alone. A retry looks again; the operator resumes its own."
+
+
+class ServiceLostError(ServiceError):
+    """The service is gone, without an error of the statement that made it."""
+
+    on_retry = "A retry deploys it again."
+
+
+class ServiceTimeoutError(ServiceError):
+    """The service was not ready within ``timeout``."""
+
+    on_retry = "A retry deploys it again if it is gone, and else goes on waiting for it."
+
+
+class ServiceCancelledError(ServiceError):
+    """The task was killed while it waited."""
+
+    on_retry = "A retry deploys it again if it is gone, and else goes on waiting for it."
+
+
+class ServiceConflictError(ServiceError):
+    """A service that was dropped does not go away, or another one came under its name meanwhile."""
+
+    on_retry = "A retry looks again."
+
+
+class ServicePollingError(ServiceError):
+    """The wait ended before the service was ready. It was left alone."""
+
+    on_retry = "A retry goes on waiting."
 
 
 # -- loading --------------------------------------------------------------------------------------------

@@ -1,0 +1,367 @@
+"""Services of models as a task handles them: checked, deployed, watched, ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+
+from airflow_provider_snowml.core.batch_job import ENDED
+from airflow_provider_snowml.core.batch_poller import Limits, Statement
+from airflow_provider_snowml.core.model_ref import ModelVersionRef
+from airflow_provider_snowml.core.model_service import GOING, SUSPENDED, DeploymentIntent, FoundService
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, literal
+from airflow_provider_snowml.core.service_deployment import image_build_job
+from airflow_provider_snowml.core.service_poller import (
+    ServiceContainer,
+    ServiceObservation,
+    ServiceOutcome,
+    ServicePoller,
+    ServiceVerdict,
+)
+from airflow_provider_snowml.exceptions import (
+    ImageRepositoryNotFoundError,
+    InvalidNameError,
+    ModelNotServableError,
+    ObjectNotFoundError,
+    ServiceConflictError,
+    SnowMLError,
+)
+from airflow_provider_snowml.hooks.snowml import Row, SnowMLHook
+
+log = logging.getLogger(__name__)
+
+PLATFORM = "SNOWPARK_CONTAINER_SERVICES"
+ENDPOINT = "inference"
+DROP_TIMEOUT = 300.0
+_CANCEL_TIMEOUT = 10.0
+# What SHOW ENDPOINTS says in the place of a URL until there is one ends otherwise; so does snowflake-ml tell.
+_URL_ENDINGS = ("snowflakecomputing.app", "snowflake.app")
+
+
+@dataclass(frozen=True)
+class ServiceEndpoint:
+    """Where a service answers.
+
+    :param ingress_url: its host from outside Snowflake, ``None`` if it has none (yet).
+    :param port: its port inside.
+    """
+
+    ingress_url: str | None
+    port: int | None
+
+
+# -- before a deployment ------------------------------------------------------------------------------------
+
+
+def service_name(text: str, default: SchemaName) -> QualifiedName:
+    """A service's full name.
+
+    :param text: the name as a user writes it.
+    :param default: where an unqualified name is.
+    :raises InvalidNameError: if it is none; services take no names that need quotes.
+    """
+    name = QualifiedName.parse(text, default, what="service name")
+    if Identifier.of(name.name.name).quoted:
+        raise InvalidNameError(
+            f"{text!r} is no service name: services have no names that need double quotes. Write letters, "
+            "digits, _ and $; Snowflake makes them upper case."
+        )
+    return QualifiedName(name.database, name.schema, Identifier.of(name.name.name))
+
+
+def check_servable(hook: SnowMLHook, ref: ModelVersionRef) -> None:
+    """Check that a version can be served.
+
+    :raises ModelNotServableError: if it has only table functions, or its target platforms are others.
+    """
+    if ref.functions and not any(function.keeps_row_count for function in ref.functions):
+        names = ", ".join(function.target_method for function in ref.functions)
+        raise ModelNotServableError(
+            f"{ref.model} version {ref.version} has table functions only ({names}), which a service does not "
+            "offer: use batch inference, or register it with a function of type FUNCTION."
+        )
+    rows = hook.rows(f"SHOW VERSIONS LIKE {literal(ref.version)} IN MODEL {ref.model.sql}")
+    row = next((row for row in rows if row["name"] == ref.version), {})
+    platforms = json.loads(row.get("runnable_in") or "[]")
+    if platforms and PLATFORM not in platforms:
+        raise ModelNotServableError(
+            f"{ref.model} version {ref.version} runs in {', '.join(platforms)} only: register it with "
+            f"target_platforms that include {PLATFORM}."
+        )
+
+
+def check_image_repository(hook: SnowMLHook, repository: QualifiedName) -> None:
+    """Check that an image repository is there.
+
+    :raises ImageRepositoryNotFoundError: if it isn't.
+    """
+    name = repository.name.name
+    show = f"SHOW IMAGE REPOSITORIES LIKE {literal(name)} IN SCHEMA {repository.parent.sql}"
+    try:
+        found = any(row["name"] == name for row in hook.rows(show))
+    except ObjectNotFoundError:
+        found = False
+    if not found:
+        raise ImageRepositoryNotFoundError(
+            f"There is no image repository {repository}, or the role may not see it: CREATE IMAGE REPOSITORY "
+            f"{repository.sql}, or leave image_repo out for Snowflake's own."
+        )
+
+
+def version_served(hook: SnowMLHook, model: QualifiedName, service: QualifiedName) -> str | None:
+    """The version of a model that a service serves; ``None`` if it serves none of them."""
+    try:
+        rows = hook.rows(f"SHOW VERSIONS IN MODEL {model.sql}")
+    except ObjectNotFoundError:
+        return None
+    for row in rows:
+        for name in json.loads(row.get("inference_services") or "[]"):
+            try:
+                if QualifiedName.parse(name) == service:
+                    return str(row["name"])
+            except SnowMLError:  # of a personal database, say; none of ours
+                continue
+    return None
+
+
+def snowflake_time(hook: SnowMLHook) -> datetime:
+    """Snowflake's clock, which says when services are made."""
+    found: datetime = hook.value("SELECT CURRENT_TIMESTAMP()")
+    return found
+
+
+# -- looking ------------------------------------------------------------------------------------------------
+
+
+def find_service(hook: SnowMLHook, service: QualifiedName) -> FoundService | None:
+    """Describe a service; ``None`` if there is none. Needs MONITOR or USAGE on it."""
+    try:
+        rows = hook.rows(f"DESCRIBE SERVICE {service.sql}")
+    except ObjectNotFoundError:
+        return None
+    return _found(rows[0]) if rows else None
+
+
+def list_services(hook: SnowMLHook, schema: SchemaName) -> dict[str, FoundService]:
+    """A schema's services by their bare names; jobs are left out."""
+    rows = hook.rows(f"SHOW SERVICES EXCLUDE JOBS IN SCHEMA {schema.sql}")
+    return {str(row["name"]): _found(row) for row in rows}
+
+
+def _found(row: Row) -> FoundService:
+    name = QualifiedName(*(Identifier.of(row[key]) for key in ("database_name", "schema_name", "name")))
+    return FoundService(
+        name=name,
+        status=str(row["status"]),
+        created_on=row["created_on"],
+        is_job=str(row.get("is_job")).lower() == "true",
+        managing_object_domain=row.get("managing_object_domain"),
+        managing_object_name=row.get("managing_object_name"),
+        dns_name=row.get("dns_name"),
+        target_instances=int(row.get("target_instances") or 0),
+    )
+
+
+def service_containers(hook: SnowMLHook, service: QualifiedName) -> tuple[ServiceContainer, ...]:
+    """The containers of a service's instances; none while it is suspended. Needs MONITOR on it."""
+    rows = hook.rows(f"SHOW SERVICE CONTAINERS IN SERVICE {service.sql}")
+    return tuple(
+        ServiceContainer(
+            instance_id=str(row["instance_id"]),
+            instance_status=str(row["instance_status"]),
+            name=str(row["container_name"]),
+            status=str(row["status"]),
+            message=str(row["message"] or ""),
+        )
+        for row in rows
+        if row["instance_id"] is not None
+    )
+
+
+def observe(hook: SnowMLHook, found: FoundService | None) -> ServiceObservation:
+    """What a service that was found, or not, looks like inside."""
+    if found is None:
+        return ServiceObservation()
+    containers: tuple[ServiceContainer, ...] = ()
+    if found.status not in GOING | {SUSPENDED}:
+        try:
+            containers = service_containers(hook, found.name)
+        except ObjectNotFoundError:
+            return ServiceObservation()
+    return ServiceObservation(found.status, found.created_on.isoformat(), found.target_instances, containers)
+
+
+def observe_deployment(
+    hook: SnowMLHook, service: QualifiedName, query_id: str | None = None
+) -> ServiceObservation:
+    """One look at a service: two statements, or three while there is none.
+
+    :param hook: the hook.
+    :param service: the service.
+    :param query_id: the statement that deploys it, if known.
+    """
+    with hook.open_connection():
+        # First: if it has ended before we look for the service, we do not miss what it made.
+        statement, error = hook.statement(query_id) if query_id else (Statement.UNKNOWN, "")
+        found = find_service(hook, service)
+        if found is not None or query_id is None:
+            return observe(hook, found)
+        build = hook.job_status(build_job(service, query_id)) if statement is Statement.RUNNING else None
+        return ServiceObservation(statement=statement, statement_error=error, build=build)
+
+
+def build_job(service: QualifiedName, query_id: str) -> QualifiedName:
+    """The job that builds the image for a deployment."""
+    return QualifiedName(service.database, service.schema, image_build_job(query_id))
+
+
+def endpoint(hook: SnowMLHook, service: QualifiedName) -> ServiceEndpoint:
+    """Where a service answers predictions."""
+    for row in hook.rows(f"SHOW ENDPOINTS IN SERVICE {service.sql}"):
+        if row["name"] == ENDPOINT:
+            url, port = str(row["ingress_url"] or ""), row["port"]
+            return ServiceEndpoint(
+                url if url.endswith(_URL_ENDINGS) else None, int(port) if port is not None else None
+            )
+    return ServiceEndpoint(None, None)
+
+
+# -- changing -----------------------------------------------------------------------------------------------
+
+
+def suspend_service(hook: SnowMLHook, service: QualifiedName) -> None:
+    """Suspend a service: its instances end. Needs OPERATE on it."""
+    hook.rows(f"ALTER SERVICE {service.sql} SUSPEND")
+
+
+def resume_service(hook: SnowMLHook, service: QualifiedName) -> None:
+    """Resume a suspended service. Needs OPERATE on it."""
+    hook.rows(f"ALTER SERVICE {service.sql} RESUME")
+
+
+def drop_service(hook: SnowMLHook, service: QualifiedName, *, wait: float = DROP_TIMEOUT) -> None:
+    """Drop a service, and its logs with it, and wait until it is gone. Needs OWNERSHIP of it.
+
+    :param hook: the hook.
+    :param service: the service.
+    :param wait: seconds to wait, 0 to only ask for it.
+    :raises ServiceConflictError: if it is still there by then.
+    """
+    with hook.open_connection():
+        hook.rows(f"DROP SERVICE IF EXISTS {service.sql}")
+        deadline = time.monotonic() + wait
+        while wait and (found := find_service(hook, service)) is not None:
+            if time.monotonic() > deadline:
+                raise ServiceConflictError(
+                    f"Service {service} is still {found.status} {wait:g} s after it was dropped."
+                )
+            time.sleep(1)
+
+
+def end_deployment(hook: SnowMLHook, intent: DeploymentIntent) -> str:
+    """End what a try was deploying: its statement, the image build, and the service unless that is ready.
+
+    Another service that has taken its name meanwhile is left alone, and so is one that is reused or ready.
+
+    :param hook: the hook.
+    :param intent: what the try was deploying.
+    :return: what was done, in a few words.
+    """
+    if intent.reused:
+        return "nothing to end, the service is not this task's"
+    service, query_id = QualifiedName.parse(intent.service_name), intent.query_id
+    done = []
+    with hook.open_connection():
+        statement = hook.statement(query_id)[0] if query_id else Statement.UNKNOWN
+        if query_id and statement is Statement.RUNNING:
+            hook.cancel_statement(query_id)
+            done.append("its statement was cancelled")
+            # It may be making the service at this moment.
+            deadline = time.monotonic() + _CANCEL_TIMEOUT
+            while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < deadline:
+                time.sleep(0.5)
+            build = build_job(service, query_id)
+            if hook.job_status(build) not in ENDED | {None, "CANCELLING"}:
+                hook.cancel_job(build)
+                done.append("the image build was cancelled")
+        found = find_service(hook, service)
+        # A statement that had failed already, such as by the next try's hand, has made nothing that lives.
+        unseen = intent.created_on is None and statement is Statement.FAILED
+        if found is not None and found.is_of_a_model and intent.made(found) and not unseen:
+            if is_ready(observe(hook, found)):
+                done.append("the service is ready and was kept")
+            elif found.status not in GOING:
+                drop_service(hook, service, wait=0)
+                done.append(f"the service, which was {found.status}, was dropped")
+    return ", ".join(done) or "there was nothing to end"
+
+
+def is_ready(seen: ServiceObservation) -> bool:
+    """Whether every instance is ready."""
+    return ServicePoller(Limits()).observed(seen, time.time()).outcome is ServiceOutcome.READY
+
+
+# -- watching -----------------------------------------------------------------------------------------------
+
+
+class ServiceWatch:
+    """Looks at one service again and again, over one connection that it keeps and replaces when it breaks.
+
+    :param hook: the hook, used by nobody else meanwhile.
+    :param poller: judges what is seen.
+    :param service_name: the service's full name.
+    :param query_id: the statement that deploys it, if known.
+    """
+
+    def __init__(
+        self, hook: SnowMLHook, poller: ServicePoller, *, service_name: str, query_id: str | None = None
+    ) -> None:
+        self.hook = hook
+        self.poller = poller
+        self.service = QualifiedName.parse(service_name)
+        self.query_id = query_id
+        self.created_on: str | None = None
+        self._connection = ExitStack()
+        self._connected = False
+        self._last_detail = ""
+
+    def look(self) -> ServiceVerdict:
+        """Look once. A look that fails is judged too, and never raised."""
+        try:
+            if not self._connected:
+                self._connection.enter_context(self.hook.open_connection())
+                self._connected = True
+            seen = observe_deployment(self.hook, self.service, self.query_id)
+        except Exception as error:  # whatever it is, the service goes on and so does the wait
+            self.close()
+            verdict = self.poller.failed(f"{type(error).__name__}: {error}", time.time())
+        else:
+            self.created_on = seen.created_on or self.created_on
+            verdict = self.poller.observed(seen, time.time())
+        self._last_detail = log_change(self.service, verdict, self._last_detail)
+        return verdict
+
+    def close(self) -> None:
+        """Close its connection. What it looked at goes on."""
+        self._connected = False
+        try:
+            self._connection.close()
+        except Exception:
+            log.debug("Closing a broken connection failed.", exc_info=True)
+
+
+def log_change(service: QualifiedName | str, verdict: ServiceVerdict, last: str) -> str:
+    """Log a verdict that differs from the last one; its detail."""
+    if verdict.detail != last:
+        doubtful = "poll failed" in verdict.detail or "does not know" in verdict.detail
+        log.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", service, verdict.detail)
+    return verdict.detail
+
+
+def is_over(verdict: ServiceVerdict) -> bool:
+    """Whether there is nothing more to wait for."""
+    return verdict.outcome is not ServiceOutcome.WAIT
