@@ -16,6 +16,9 @@ from . import (  # noqa: F401
     jobs,
     models,
     models_sql,
+    monitor_metrics,
+    monitors,
+    monitors_sql,
     service_methods,
     services,
     services_sql,
@@ -103,6 +106,7 @@ class Account:
         """What a dropped database or schema takes with it besides its tables."""
         services.drop_in(self, database, schema)
         models.drop_in(self, database, schema)
+        monitors.drop_in(self, database, schema)
         self.stages.drop_in(database, schema)
         self.catalog.drop_in(database, schema)
 
