@@ -35,7 +35,7 @@ test: $(STAMP) ## Run the tests
 	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 docs: $(STAMP) ## Build the documentation into docs/_build; a warning is an error
-	$(CLEAN) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+	$(CLEAN) $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo "docs/_build/index.html"
 
 lint: $(STAMP) ## ruff, mypy --strict, and the direction of the imports

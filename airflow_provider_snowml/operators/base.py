@@ -15,7 +15,7 @@ CONNECTION_FIELDS = ("snowflake_conn_id", "warehouse", "database", "schema", "ro
 
 
 class SnowMLOperator(BaseOperator):
-    """The arguments that every operator has; see :class:`SnowMLHook` for what they mean.
+    """The arguments that every operator has; see :class:`.SnowMLHook` for what they mean.
 
     :param snowflake_conn_id: the Airflow connection.
     :param warehouse: overrides the connection's warehouse.

@@ -1,0 +1,107 @@
+"""Tables that are read off the code, so that they cannot go stale.
+
+``snowml-privileges``: what each operator and sensor says in its docstring that the role needs.
+``snowml-statements``: the statements that the local Snowflake answers, and ``snowml-functions``: the
+functions, as the code registers them.
+
+The code is read, not imported: no extra is needed, and nothing is started.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+PACKAGE = Path(__file__).parents[2] / "airflow_provider_snowml"
+
+
+def privileges() -> Iterator[tuple[str, str, str]]:
+    """Class, privileges and Snowflake's page of each operator and sensor."""
+    for module in [*sorted(PACKAGE.glob("operators/*.py")), *sorted(PACKAGE.glob("sensors/*.py"))]:
+        for node in ast.parse(module.read_text()).body:
+            if not isinstance(node, ast.ClassDef) or not re.match(r"SnowML\w+(Operator|Sensor)$", node.name):
+                continue
+            name = f"airflow_provider_snowml.{module.parent.name}.{module.stem}.{node.name}"
+            found = re.search(r"^Privileges: (.+?)$\n\n", ast.get_docstring(node) + "\n\n", re.M | re.S)
+            if found is None:
+                raise ValueError(f"{name} has no paragraph 'Privileges:' in its docstring.")
+            text, _, page = " ".join(found[1].split()).partition(" See https://")
+            yield name, text, f"https://{page.rstrip('.')}" if page else ""
+
+
+def registered(decorator: str) -> list[str]:
+    """The texts that are given to a decorator anywhere in the local Snowflake."""
+    calls = (
+        call
+        for module in sorted(PACKAGE.glob("local/*.py"))
+        for node in ast.parse(module.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+        for call in node.decorator_list
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator
+    )
+    return sorted(argument.value for call in calls for argument in call.args)
+
+
+class _Generated(SphinxDirective):
+    """Stands for a few lines of Markdown."""
+
+    def lines(self) -> Iterator[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(self.lines()))
+
+
+class Privileges(_Generated):
+    """A table of what each operator and sensor needs."""
+
+    def lines(self) -> Iterator[str]:
+        yield "| | privileges | Snowflake says |"
+        yield "|---|---|---|"
+        for name, text, page in privileges():
+            where = f"[{page.rstrip('/').rpartition('/')[2]}]({page})" if page else ""
+            yield f"| {{py:class}}`~{name}` | {text} | {where} |"
+
+
+class Statements(_Generated):
+    """A table of the statements that are answered by a handler of their own."""
+
+    def lines(self) -> Iterator[str]:
+        by_verb: dict[str, list[str]] = {}
+        for pattern in registered("statement"):
+            verb, _, rest = pattern.partition(" ")
+            by_verb.setdefault(verb if rest else "", []).append(rest or verb)
+        yield "| | |"
+        yield "|---|---|"
+        for verb, rests in sorted(by_verb.items(), key=lambda item: (not item[0], item[0])):
+            yield f"| {_codes([verb]) if verb else ''} | {_codes(rests)} |"
+
+
+class Functions(_Generated):
+    """The functions of Snowflake's own that are answered."""
+
+    def lines(self) -> Iterator[str]:
+        for decorator, kind in (("system_function", "Scalar"), ("table_function", "Table")):
+            yield f"{kind} functions: {_codes(registered(decorator))}."
+            yield ""
+
+
+def _codes(texts: list[str]) -> str:
+    return ", ".join(f"`{_escaped(text)}`" for text in texts)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("snowml-privileges", Privileges)
+    app.add_directive("snowml-statements", Statements)
+    app.add_directive("snowml-functions", Functions)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
