@@ -29,6 +29,8 @@ from . import (  # noqa: F401
 from .catalog import Catalog, Qualified
 from .containers import Containers
 from .engine import Engine
+from .faults import Faults
+from .locks import MAX_WAITERS
 from .model_hosts import ModelHosts
 from .queries import Queries
 from .session import Session
@@ -43,17 +45,20 @@ class Account:
     :param data_dir: where everything is kept; made when missing.
     :param host: name and port under which the server is reached.
     :param image_build_seconds: how long the image of a model version is in the making.
+    :param faults: whether clients may ask for faults.
     """
 
-    def __init__(self, data_dir: Path, host: str, image_build_seconds: float) -> None:
+    def __init__(self, data_dir: Path, host: str, image_build_seconds: float, faults: bool = False) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir
         self.host = host
         self.image_build_seconds = image_build_seconds
         self.catalog = Catalog(data_dir / "catalog.sqlite")
         self.engine = Engine(data_dir / "databases")
+        self.engine.locks.max_waiters = lambda: self.faults.waiters(MAX_WAITERS)
         self.stages = Stages(self.catalog, data_dir / "stages")
         self.queries = Queries()
+        self.faults = Faults(faults)
         self.containers = Containers(data_dir / "jobs")
         self.model_hosts = ModelHosts(data_dir / "logs" / "models.log")
         self.model_functions: set[str] = set()

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     serve.add_argument("--http", action="store_true", help="no TLS; PUT and GET then share a disk")
     serve.add_argument("--hostname", action="append", help="a name that clients use; may be repeated")
     serve.add_argument("--image-build-seconds", type=float, default=1.0, help="how long an image build takes")
+    serve.add_argument("--faults", action="store_true", help="let clients ask for faults")
     serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     env = commands.add_parser("env", help="print what clients of the running server need")
     env.add_argument("--json", action="store_true", help="connector parameters instead of exports")
@@ -66,6 +67,7 @@ def _serve(options: argparse.Namespace) -> int:
         http=options.http,
         hostnames=options.hostname,
         image_build_seconds=options.image_build_seconds,
+        faults=options.faults,
         until_stdin_closes=options.until_stdin_closes,
     )
     return 0

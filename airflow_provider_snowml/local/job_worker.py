@@ -7,7 +7,9 @@ and the predictions, and ``_SUCCESS`` last of all.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -101,18 +103,23 @@ def run(spec: dict[str, Any], handler: Any) -> int:
     output = Path(spec["output"])
     output.mkdir(parents=True, exist_ok=True)
     types = output_types(Path(spec["package"]), spec["method"])
+    mishap = _mishap(spec)
     tables = _partitions(spec) if spec["type"] == "TABLE_FUNCTION" else _batches(spec)
     rows = 0
     for number, part in enumerate(tables):
         writer = None
         for table in part:
             result = _infer(spec, handler, table, types)
+            if mishap in ("partial_output", "lose_rows"):
+                result = result.slice(0, result.num_rows // 2)
             if writer is None:
                 writer = pq.ParquetWriter(output / f"part_{number}.parquet", result.schema)
             writer.write_table(result.cast(writer.schema))
             rows += result.num_rows
         if writer is not None:
             writer.close()
+        if mishap == "partial_output":
+            os.kill(os.getpid(), signal.SIGKILL)
         log(f"part {number}: {rows} rows so far")
     return rows
 
@@ -184,11 +191,34 @@ def main(name: str) -> None:
         handler = Package(Path(spec["package"])).load(spec["handler"])
         spec["argument_names"] = argument_names(handler) or spec["argument_names"]
         log("Model loaded, inference starts")
+        _suffer(spec)
         rows = run(spec, handler)
-        Path(spec["output"], "_SUCCESS").touch()
+        if _mishap(spec) not in ("no_success", "late_success"):
+            Path(spec["output"], "_SUCCESS").touch()
         log(f"Inference done, {rows} rows written")
     except BaseException as e:
         traceback.print_exc()
         write_state(directory, FAILED, f"{type(e).__name__}: {e}"[:1000])
         sys.exit(1)
     write_state(directory, DONE, "Completed successfully", rows=rows)
+    if _mishap(spec) == "late_success":
+        time.sleep(spec["fault"]["seconds"])
+        Path(spec["output"], "_SUCCESS").touch()
+
+
+def _mishap(spec: dict[str, Any]) -> str | None:
+    """The kind of fault that this job was told to have; see faults.py."""
+    return (spec.get("fault") or {}).get("kind")
+
+
+def _suffer(spec: dict[str, Any]) -> None:
+    """What goes wrong before anything is written."""
+    kind = _mishap(spec)
+    if kind == "fail_job":
+        raise JobError(spec["fault"]["message"])
+    if kind == "hang_job":
+        log("Hanging on purpose")
+        while True:
+            time.sleep(60)
+    if kind == "slow_job":
+        time.sleep(spec["fault"]["seconds"])

@@ -214,7 +214,9 @@ def _create(
             f"Output location {spec['output']['stage_location'].rstrip('/')}/{name.name}/ is not"
             " empty and the job's save mode is error.",
         )
-    account.containers.create(id_, _worker_spec(session, model, version, method, spec, read_from, output))
+    worker_spec = _worker_spec(session, model, version, method, spec, read_from, output)
+    worker_spec["fault"] = account.faults.for_job(name.name)
+    account.containers.create(id_, worker_spec)
     if rows_in is not None:
         write_input(read_from, rows_in)
     ready = compute_pools.is_ready(session, pool)

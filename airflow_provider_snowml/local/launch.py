@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,14 +38,21 @@ class LocalSnowflake:
 
     :param data_dir: where it keeps its state; a temporary directory when None.
     :param image_build_seconds: how long the image of a model version is in the making.
+    :param faults: whether clients may ask for faults, see :meth:`fault`.
     :raises RuntimeError: if the server does not come up; the message carries its log.
     """
 
     def __init__(
-        self, data_dir: str | os.PathLike[str] | None = None, *, image_build_seconds: float = 1.0
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        *,
+        image_build_seconds: float = 1.0,
+        faults: bool = False,
     ) -> None:
         self._given = None if data_dir is None else Path(data_dir)
         self._image_build_seconds = image_build_seconds
+        self._faults = faults
+        self._process: subprocess.Popen[bytes] | None = None
         self._cleanup = contextlib.ExitStack()
         self._address: Address | None = None
 
@@ -91,17 +100,64 @@ class LocalSnowflake:
         """The same, into another schema of the same database."""
         return self.address.airflow_connection_into(schema)
 
-    def _start(self, stack: contextlib.ExitStack) -> Address:
+    def fault(self, kind: str, **details: Any) -> int:
+        """Let something go wrong, once or a few times.
+
+        :param kind: what, such as ``drop_reply``, ``refuse`` or ``no_success``.
+        :param details: when and to whom: ``statement``, ``user``, ``job``, ``skip``, ``times``, ``seconds``,
+            ``errno``, ``message``, ``limit``.
+        :return: the fault's id.
+        """
+        return int(self._call("SYSTEM$SNOWML_LOCAL_FAULT", json.dumps({"kind": kind, **details})))
+
+    def faults(self) -> list[dict[str, Any]]:
+        """What was asked for, how many requests or jobs each has ``seen``, and whether one is ``held``."""
+        found: list[dict[str, Any]] = json.loads(self._call("SYSTEM$SNOWML_LOCAL_FAULTS"))
+        return found
+
+    def release(self, fault: int, how: str) -> None:
+        """Let a held request go.
+
+        :param fault: the id of a fault of kind ``hold``.
+        :param how: ``drop`` or ``carry_out``.
+        """
+        self._call("SYSTEM$SNOWML_LOCAL_RELEASE", fault, how)
+
+    def clear_faults(self) -> None:
+        """Forget all faults; what is held is carried out."""
+        self._call("SYSTEM$SNOWML_LOCAL_CLEAR_FAULTS")
+
+    def kill(self) -> None:
+        """Kill the server, as a crash of its machine would."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Start the server again after :meth:`kill`, at the same address."""
+        self._address = self._start(self._cleanup, self.address.port)
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        import snowflake.connector
+
+        marks = ", ".join(["%s"] * len(arguments))
+        with snowflake.connector.connect(**self.connection_parameters) as connection:
+            row = connection.cursor().execute(f"SELECT {function}({marks})", arguments).fetchone()
+        return row[0]
+
+    def _start(self, stack: contextlib.ExitStack, port: int = 0) -> Address:
         log = stack.enter_context((self.data_dir / "server.log").open("a+"))
         process = subprocess.Popen(
-            [sys.executable, "-m", "airflow_provider_snowml.local", "serve", "--port", "0",
+            [sys.executable, "-m", "airflow_provider_snowml.local", "serve", "--port", str(port),
              "--data-dir", str(self.data_dir), "--until-stdin-closes",
-             "--image-build-seconds", str(self._image_build_seconds)],
+             "--image-build-seconds", str(self._image_build_seconds),
+             *(["--faults"] if self._faults else [])],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )  # fmt: skip
+        self._process = process
         stack.callback(_stop, process)
         deadline = time.monotonic() + _START_TIMEOUT
         while time.monotonic() < deadline and process.poll() is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .errors import SnowflakeError
 
@@ -17,6 +17,7 @@ MAX_WAITERS = 20
 
 class TableLocks:
     def __init__(self) -> None:
+        self.max_waiters: Callable[[], int] = lambda: MAX_WAITERS
         self._changed = threading.Condition()
         self._owners: dict[str, object] = {}
         self._waiters: Counter[str] = Counter()
@@ -40,13 +41,13 @@ class TableLocks:
 
         with self._changed:
             if not free():
-                if self._waiters[table] >= MAX_WAITERS:
+                if self._waiters[table] >= (most := self.max_waiters()):
                     raise SnowflakeError(
                         625,
                         "57014",
                         f"A statement of another transaction has locked table '{table}' and this "
                         "lock has not yet been released.\nYour statement was aborted because the "
-                        f"number of waiters for this lock exceeds the {MAX_WAITERS} statements limit.",
+                        f"number of waiters for this lock exceeds the {most} statements limit.",
                     )
                 self._waiters[table] += 1
                 try:

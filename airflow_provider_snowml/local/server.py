@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from .account import Account
 from .address import Address
 from .certificates import Certificates
+from .fault_gate import FaultGate
 from .wire import Wire
 
 _THREADS = 256  # a waiting writer or a long query holds one
@@ -35,6 +36,7 @@ def serve(
     http: bool = False,
     hostnames: list[str] | None = None,
     image_build_seconds: float = 1.0,
+    faults: bool = False,
     until_stdin_closes: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -42,6 +44,7 @@ def serve(
     :param port: 0 picks a free one.
     :param hostnames: further names or addresses that the certificate is valid for.
     :param image_build_seconds: how long the image of a model version is in the making.
+    :param faults: whether clients may ask for faults.
     :param until_stdin_closes: also stop when the process that started us is gone.
     """
     data_dir = data_dir.resolve()
@@ -57,12 +60,12 @@ def serve(
             password=_password(data_dir),
             bundle=None if certificates is None else str(certificates.bundle),
         )
-        account = Account(data_dir, f"{address.host}:{address.port}", image_build_seconds)
+        account = Account(data_dir, f"{address.host}:{address.port}", image_build_seconds, faults)
         app = Wire(account, address.password, tls=not http).app()
         app.router.lifespan_context = _threads
         server = _Server(
             uvicorn.Config(
-                app,
+                FaultGate(app, account) if faults else app,
                 log_level="warning",
                 timeout_keep_alive=120,
                 timeout_graceful_shutdown=2,

@@ -174,7 +174,7 @@ class Wire:
         if not done:
             return JSONResponse(_in_progress(query, _IN_PROGRESS))
         if query.error is not None:
-            return _failure(query.error, query.id)
+            return failure(query.error, query.id)
         assert query.result is not None
         return await run_in_threadpool(self._answer, request, session, query, query.result)
 
@@ -344,7 +344,8 @@ def _in_progress(query: Query, code: str) -> dict[str, Any]:
     }
 
 
-def _failure(error: SnowflakeError, query_id: str | None = None) -> JSONResponse:
+def failure(error: SnowflakeError, query_id: str | None = None) -> JSONResponse:
+    """An error, as clients read it."""
     code = f"{error.errno:06d}"
     return JSONResponse(
         {
@@ -367,7 +368,7 @@ def _failure(error: SnowflakeError, query_id: str | None = None) -> JSONResponse
 
 
 async def _error_response(request: Request, error: SnowflakeError) -> Response:
-    return _failure(error)
+    return failure(error)
 
 
 def _folded(name: str | None) -> str | None:

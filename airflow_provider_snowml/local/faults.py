@@ -1,0 +1,192 @@
+"""Bad days on demand, for tests of what survives them. Only where the server was started with ``--faults``.
+
+A fault is told as JSON, ``CALL SYSTEM$SNOWML_LOCAL_FAULT('{"kind": "drop_reply", "statement": "^COPY"}')``,
+and meets the next request, job or lock that fits it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from .errors import invalid_value, unsupported
+from .functions import system_function
+
+if TYPE_CHECKING:
+    from .session import Session
+
+REQUEST_KINDS = {
+    "drop_request": "the request is not carried out and the connection breaks",
+    "drop_reply": "the request is carried out and the connection breaks instead of an answer",
+    "delay": "the request is carried out after some seconds",
+    "refuse": "the request is answered with an error number",
+    "expire_session": "the request finds its session gone",
+    "hold": "the request waits for SYSTEM$SNOWML_LOCAL_RELEASE(id, 'drop' | 'carry_out')",
+}
+JOB_KINDS = {
+    "fail_job": "the job fails",
+    "hang_job": "the job runs and does not end",
+    "slow_job": "the job takes some seconds more",
+    "partial_output": "the job's process dies when part of the output is written",
+    "no_success": "the job is DONE and writes no _SUCCESS",
+    "late_success": "the job is DONE and writes _SUCCESS some seconds later",
+    "lose_rows": "the job is DONE, with _SUCCESS, and some rows did not come out",
+}
+LOCK_KINDS = {"lock_waiters": "more than so many waiters for a table's lock are refused"}
+KINDS = REQUEST_KINDS | JOB_KINDS | LOCK_KINDS
+
+
+@dataclass
+class Fault:
+    """What goes wrong, to whom, and how often.
+
+    :param kind: one of ``KINDS``.
+    :param statement: for requests: a regular expression that is searched for in the statement's text;
+        empty for any request, also of files and results.
+    :param user: only requests of this user's sessions; empty for all.
+    :param job: for jobs: a regular expression that is searched for in the job's name.
+    :param skip: how many requests or jobs that fit are spared first.
+    :param times: how many it meets then.
+    :param seconds: of ``delay``, ``slow_job`` and ``late_success``.
+    :param errno: of ``refuse``.
+    :param message: of ``refuse`` and ``fail_job``.
+    :param limit: of ``lock_waiters``.
+    """
+
+    kind: str
+    statement: str = ""
+    user: str = ""
+    job: str = ""
+    skip: int = 0
+    times: int = 1
+    seconds: float = 0.0
+    errno: int = 370001
+    message: str = "A fault on purpose."
+    limit: int = 0
+    id: int = 0
+    seen: int = 0
+    held: bool = False
+    released: str = ""
+
+    def meets(self) -> bool:
+        """Count one that fits, and say whether it is met."""
+        self.seen += 1
+        return self.skip < self.seen <= self.skip + self.times
+
+
+_TOLD = {field.name for field in fields(Fault)} - {"id", "seen", "held", "released"}
+
+
+class Faults:
+    """Those that are waiting for what they shall meet.
+
+    :param allowed: whether the server was started with faults.
+    """
+
+    def __init__(self, allowed: bool) -> None:
+        self.allowed = allowed
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._faults: list[Fault] = []
+
+    def add(self, told: dict[str, Any]) -> Fault:
+        """Make a fault of what a client tells; whatever is not understood is refused."""
+        unknown = sorted(set(told) - _TOLD)
+        if unknown or told.get("kind") not in KINDS:
+            raise invalid_value(
+                f"a fault has a kind ({', '.join(KINDS)}) and may have "
+                f"{', '.join(sorted(_TOLD - {'kind'}))}; got {told}."
+            )
+        fault = Fault(**told, id=next(self._ids))
+        fault.user = fault.user.upper()
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Let what is held go, and forget all."""
+        with self._lock:
+            for fault in self._faults:
+                fault.released = fault.released or "carry_out"
+            self._faults.clear()
+
+    def release(self, id_: int, how: str) -> None:
+        if how not in ("drop", "carry_out"):
+            raise invalid_value(
+                f"a held request can be dropped or carried out: 'drop', 'carry_out'; got '{how}'."
+            )
+        for fault in self.all():
+            if fault.id == id_:
+                fault.released = how
+
+    def all(self) -> list[Fault]:
+        with self._lock:
+            return list(self._faults)
+
+    def for_request(self, user: str, statement: str) -> Fault | None:
+        return self._first(
+            REQUEST_KINDS,
+            lambda fault: (
+                fault.user in ("", user)
+                and (not fault.statement or bool(re.search(fault.statement, statement, re.IGNORECASE)))
+            ),
+        )
+
+    def for_job(self, name: str) -> dict[str, Any] | None:
+        """What the job's process is told."""
+        fault = self._first(JOB_KINDS, lambda fault: bool(re.search(fault.job, name, re.IGNORECASE)))
+        return asdict(fault) if fault is not None else None
+
+    def waiters(self, usual: int) -> int:
+        """How many may wait for one lock."""
+        limits = [fault.limit for fault in self.all() if fault.kind in LOCK_KINDS]
+        return min([usual, *limits])
+
+    def _first(self, kinds: dict[str, str], fits: Callable[[Fault], bool]) -> Fault | None:
+        with self._lock:
+            found = [fault for fault in self._faults if fault.kind in kinds and fits(fault)]
+            met = [fault for fault in found if fault.meets()]
+        return met[0] if met else None
+
+
+def _faults(session: Session) -> Faults:
+    faults = session.account.faults
+    if not faults.allowed:
+        raise unsupported("faults, since this server was started without --faults: they")
+    return faults
+
+
+@system_function("SYSTEM$SNOWML_LOCAL_FAULT")
+def tell_fault(session: Session, text: str) -> int:
+    """:return: the fault's id."""
+    faults = _faults(session)
+    try:
+        told = json.loads(text)
+    except ValueError as e:
+        raise invalid_value(f"a fault is told as JSON: {e}") from None
+    if not isinstance(told, dict):
+        raise invalid_value(f"a fault is told as a JSON object; got {text}")
+    return faults.add(told).id
+
+
+@system_function("SYSTEM$SNOWML_LOCAL_FAULTS")
+def list_faults(session: Session) -> str:
+    """:return: the faults as JSON, with how often each was ``seen`` and whether it has ``held`` a request."""
+    return json.dumps([asdict(fault) for fault in _faults(session).all()])
+
+
+@system_function("SYSTEM$SNOWML_LOCAL_RELEASE")
+def release(session: Session, id_: int, how: str) -> str:
+    _faults(session).release(int(id_), how)
+    return "released"
+
+
+@system_function("SYSTEM$SNOWML_LOCAL_CLEAR_FAULTS")
+def clear_faults(session: Session) -> str:
+    _faults(session).clear()
+    return "cleared"
