@@ -81,9 +81,6 @@ def instance_state(account: Account, id_: str) -> dict[str, Any]:
     if not containers.directory(id_).exists():
         return {"status": PENDING, "message": "Waiting to be scheduled", "time": time.time()}
     alive = containers.alive(id_)
-    if not containers.directory(id_).exists():
-        # The service can be seen a moment before its instances are started.
-        return {"status": PENDING, "message": "Waiting to be scheduled", "time": time.time()}
     found = containers.written(id_)
     if found["status"] == RUNNING and not alive:
         return {**found, "status": PENDING, "message": "The container has died, restarting"}
