@@ -55,6 +55,14 @@ class InputColumnsError(InvalidArgumentError):
     """The input lacks a column that the model's signature wants."""
 
 
+class ModelTaskError(InvalidArgumentError):
+    """The model version was registered with a task that does not go with what is asked."""
+
+
+class MonitorColumnsError(InvalidArgumentError):
+    """A monitor's source or baseline lacks a column, or has it with another type."""
+
+
 # -- what is not there, or must not be ------------------------------------------------------------------
 
 
@@ -88,6 +96,14 @@ class ComputePoolNotFoundError(NotFoundError):
     """There is no such compute pool."""
 
 
+class TableNotFoundError(NotFoundError):
+    """There is no such table or view."""
+
+
+class WarehouseNotFoundError(NotFoundError):
+    """There is no such warehouse, or none is in use."""
+
+
 class JobNotFoundError(NotFoundError):
     """There is no such job service."""
 
@@ -104,6 +120,12 @@ class ModelVersionExistsError(SnowMLError):
     """The model version exists already, and ``if_exists`` does not allow what would be needed."""
 
     on_retry = "A retry fails the same way until the version is gone or if_exists is changed."
+
+
+class ModelMonitorExistsError(SnowMLError):
+    """A monitor of that name, or of that model version, exists, and ``if_exists`` does not allow it."""
+
+    on_retry = "A retry fails the same way until the monitor is gone or if_exists is changed."
 
 
 # -- Snowflake's answers --------------------------------------------------------------------------------

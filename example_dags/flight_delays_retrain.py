@@ -2,12 +2,15 @@
 
 The data interval is the week that has just been flown (hence ``CronDataIntervalTimetable``: a plain cron
 string gives an empty interval). That week is held out. The challenger learns from the three weeks before it,
-the champion learned from weeks before that, and both are judged on the same held-out flights::
+the champion learned from weeks before that, and both are judged on the same held-out flights. The promoted
+version gets a monitor: how does it do in use, day by day, compared with the weeks that it learned from? ::
 
-    create_run_schema > split_flights > train > evaluate > decide > promote_first_champion > drop_run_schema
-                                                                  > promote_challenger     >
-                                                                  > keep_champion          >
-                                                                  > reject_challenger      >
+    create_run_schema > split_flights > train > evaluate > decide
+
+    decide > promote_first_champion > watch > monitor > drop_run_schema
+           > promote_challenger     >
+           > keep_champion                            > drop_run_schema
+           > reject_challenger                        >
 
 What a run computes lies in a schema of its own. It is dropped when the run has succeeded and kept when it has
 failed: that is when somebody wants to look. Every task can be run again: tables are replaced, the version's
@@ -25,6 +28,7 @@ from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
 from pendulum import timezone
 
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 
 if TYPE_CHECKING:
@@ -63,6 +67,33 @@ FROM (
 ) AS RANKED
 """
 
+# What a monitor watches: one row per flight that one version has scored, with what happened. A flight that
+# never arrived says nothing about the model, and Snowflake's monitors want no NULLs, so those features stay
+# out that are missing now and then.
+WATCHED = """
+SELECT
+    FLIGHT_DATE,
+    FLIGHT_ID,
+    DATEADD(MINUTE, SCHED_DEP_MINUTE::INT, FLIGHT_DATE::TIMESTAMP_NTZ) AS SCHEDULED_DEPARTURE,
+    CARRIER,
+    ORIGIN,
+    DEST,
+    DISTANCE,
+    SCHED_DEP_MINUTE,
+    P_LATE,
+    IFF(P_LATE >= 0.5, 1, 0) AS PREDICTED_LATE,
+    IFF(LATE, 1, 0) AS ACTUALLY_LATE
+FROM ({flights}) AS FLIGHTS
+WHERE LATE IS NOT NULL
+"""
+
+SCORED_IN_USE = """
+SELECT P.*, O.LATE
+FROM FLIGHT_DELAY_PREDICTIONS P
+JOIN FLIGHT_OUTCOMES O ON O.FLIGHT_DATE = P.FLIGHT_DATE AND O.FLIGHT_ID = P.FLIGHT_ID
+WHERE P.VERSION = '{version}'
+"""
+
 
 def find_champion(hook: SnowMLHook) -> str | None:
     """The version that has the alias CHAMPION; ``None`` before the first promotion.
@@ -82,6 +113,7 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
     from snowflake.ml.model.model_signature import infer_signature
+    from snowflake.ml.model.task import Task
 
     flights = session.table(training_table).to_pandas()
     inputs, late = flights[FEATURES], flights["LATE"].astype(bool)
@@ -107,6 +139,7 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
     return ModelArtifact(
         model=pipeline,
         signatures={"predict_proba": infer_signature(sample, probabilities)},
+        task=Task.TABULAR_BINARY_CLASSIFICATION,  # a monitor has to know
         metrics={"training_flights": len(flights), "training_late_share": float(late.mean())},
         comment="Will it arrive more than 15 minutes late? As of one hour before scheduled departure",
     )
@@ -161,7 +194,10 @@ def flight_delays_retrain():
 
     @task
     def evaluate(run_schema: str, challenger: str) -> dict[str, dict[str, Any]]:
-        """Judge the challenger and the champion, if there is one, on the same held-out flights."""
+        """Judge the challenger and the champion, if there is one, on the same held-out flights.
+
+        The challenger also predicts the weeks it learned from: what its monitor will compare with.
+        """
         hook = SnowMLHook()
         versions = {"challenger": challenger}
         if champion := find_champion(hook):
@@ -169,12 +205,15 @@ def flight_delays_retrain():
         results = {}
         with hook.session() as session:
             model = hook.registry(session).get_model(MODEL)
+
+            def predict(version: str, flights: str, predictions: str) -> None:
+                scored = model.version(version).run(session.table(flights), function_name="predict_proba")
+                scored.write.save_as_table(predictions, mode="overwrite")
+
+            predict(challenger, f"{run_schema}.TRAINING", f"{run_schema}.TRAINING_PREDICTIONS")
             for role, version in versions.items():
                 predictions = f"{run_schema}.{role.upper()}_PREDICTIONS"
-                model_version = model.version(version)
-                model_version.run(
-                    session.table(f"{run_schema}.HELD_OUT"), function_name="predict_proba"
-                ).write.save_as_table(predictions, mode="overwrite")
+                predict(version, f"{run_schema}.HELD_OUT", predictions)
                 metrics = session.sql(METRICS.format(predictions=predictions)).collect()[0]
                 results[role] = {"version": version, "auc": float(metrics.AUC), "brier": float(metrics.BRIER)}
                 print(f"{role} {version}: {metrics}")
@@ -212,6 +251,24 @@ def flight_delays_retrain():
                 model.version(version).set_alias("CHAMPION")
         return version
 
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def watch(run_schema: str, version: str) -> dict[str, str]:
+        """Say what the promoted version's monitor watches, and what is normal.
+
+        A view of this version only: rows of another one, or without what happened, would give wrong metrics.
+        The monitor keeps a snapshot of the baseline, so that may go with the run's schema.
+        """
+        source, baseline = f"{MODEL}_WATCHED_{version}", f"{run_schema}.BASELINE"
+        training = f"SELECT * FROM {run_schema}.TRAINING_PREDICTIONS"
+        SnowMLHook().run(
+            [
+                f"CREATE OR REPLACE VIEW {source} AS "
+                + WATCHED.format(flights=SCORED_IN_USE.format(version=version)),
+                f"CREATE OR REPLACE VIEW {baseline} AS " + WATCHED.format(flights=training),
+            ]
+        )
+        return {"monitor": f"{MODEL}_MONITOR_{version}", "source": source, "baseline": baseline}
+
     @task
     def report(results: dict[str, dict[str, Any]]) -> None:
         """Say why nothing is promoted."""
@@ -225,13 +282,36 @@ def flight_delays_retrain():
     challenger = train.output["version"]
     results = evaluate(run_schema, challenger)
     split_flights(run_schema) >> train
-    outcomes = [
+    promoted = [
         promote.override(task_id="promote_first_champion")(challenger),
         promote.override(task_id="promote_challenger")(challenger),
+    ]
+    kept = [
         report.override(task_id="keep_champion")(results),
         report.override(task_id="reject_challenger")(results),
     ]
-    decide(results) >> outcomes >> drop_run_schema(RUN_SCHEMA)
+    watched = watch(RUN_SCHEMA, challenger)
+    monitor = SnowMLCreateMonitorOperator(
+        task_id="monitor",
+        monitor_name=watched["monitor"],
+        model_name=MODEL,
+        version_name=challenger,
+        function_name="predict_proba",
+        source=watched["source"],
+        baseline=watched["baseline"],
+        timestamp_column="SCHEDULED_DEPARTURE",
+        id_columns=["FLIGHT_DATE", "FLIGHT_ID"],
+        prediction_score_columns=["P_LATE"],
+        prediction_class_columns=["PREDICTED_LATE"],
+        actual_class_columns=["ACTUALLY_LATE"],
+        segment_columns=["ORIGIN"],
+        refresh_interval="1 day",  # scoring adds one day's flights at a time
+        if_exists="reuse",  # the week's run again: the monitor is there
+    )
+    drop = drop_run_schema(RUN_SCHEMA)
+    decide(results) >> [*promoted, *kept]
+    promoted >> watched >> monitor >> drop
+    kept >> drop
 
 
 flight_delays_retrain()

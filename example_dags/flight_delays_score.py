@@ -98,7 +98,7 @@ def flight_delays_score():
         timeout=600,
     )
 
-    # The table is made by the first load: the query's columns, the predictions, and where each row came from.
+    # The table has the query's columns, the predictions, and where each row came from.
     load = SnowMLLoadPredictionsOperator(
         task_id="load",
         job_output_location=score.output["job_output_location"],

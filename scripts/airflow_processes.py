@@ -119,7 +119,7 @@ class Airflow:
 
     def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         if not self._token:
-            self._token = self._log_in()
+            self._token = self.log_in()
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
@@ -131,7 +131,8 @@ class Airflow:
         except urllib.error.HTTPError as error:
             raise AirflowFailed(f"{request.get_method()} {path}: {error} {error.read().decode()}") from error
 
-    def _log_in(self) -> str:
+    def log_in(self) -> str:
+        """A token for the public API."""
         login = {"username": "admin", "password": self.password}
         request = urllib.request.Request(
             f"{self.url}/auth/token",

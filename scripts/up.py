@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -87,15 +88,21 @@ class Up:
                 found.setdefault(variables.get(NAME, ""), []).append(process)
         return found
 
+    def leaders(self) -> dict[str, psutil.Process]:
+        """Those that we started ourselves. A child that outlived its parent stands for nobody."""
+        address = Address.read(self.directory / "snowflake")
+        found = {}
+        for name, processes in self.processes().items():
+            for it in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    if it.pid == (address and address.pid if name == SNOWFLAKE else os.getpgid(it.pid)):
+                        found[name] = it
+        return found
+
     def missing(self) -> list[str]:
-        """Those of our processes that do not run. Children that outlived their parent do not count."""
-        running = {
-            name
-            for name, processes in self.processes().items()
-            for process in processes
-            if process.pid == os.getpgid(process.pid)
-        }
-        return [name for name in (SNOWFLAKE, *COMPONENTS) if name not in running]
+        """Those of our processes that do not run."""
+        leaders = self.leaders()
+        return [name for name in (SNOWFLAKE, *COMPONENTS) if name not in leaders]
 
     def start(self, names: list[str]) -> Airflow:
         """Start these, and wait until everything is well."""
@@ -143,15 +150,16 @@ class Up:
     def end(self) -> int:
         """End everything of ours that runs, Airflow first; say how many processes there were."""
         count = 0
+        leaders = self.leaders()
         for names in (COMPONENTS, (SNOWFLAKE,)):
             processes = self._ours(names)
             count += len(processes)
-            for process in processes:
-                # The local Snowflake ends its children itself, when what they do is written.
-                if SNOWFLAKE not in names or process.pid == os.getpgid(process.pid):
-                    _signal(process, signal.SIGTERM)
-            psutil.wait_procs(processes, GRACE)
-            while left := self._ours(names):
+            leading = [leaders[name] for name in names if name in leaders]
+            # The local Snowflake ends its children itself, when what they do is written.
+            for process in leading if names == (SNOWFLAKE,) else processes:
+                _signal(process, signal.SIGTERM)
+            psutil.wait_procs(leading, GRACE)
+            while left := self._ours(names):  # also what nobody leads any more
                 for process in left:
                     _signal(process, signal.SIGKILL)
                 psutil.wait_procs(left, 1)
@@ -208,13 +216,14 @@ time; removing that directory forgets it.
 
 def _wait_until_well(airflow: Airflow) -> None:
     """Wait until all components are healthy and the example DAGs are there, or their errors."""
+    started = datetime.now(UTC)
     deadline = time.monotonic() + PATIENCE
     wanted = {file.stem for file in DAGS.glob("*.py")}
     while True:
         airflow.check_processes()
         with contextlib.suppress(OSError):
             health = airflow.get("monitor/health")
-            unwell = [name for name, it in health.items() if it["status"] != "healthy"]
+            unwell = [name for name, it in health.items() if not _is_well(name, it, since=started)]
             missing = wanted - {dag["dag_id"] for dag in airflow.get("dags")["dags"]}
             errors = airflow.get("importErrors")["import_errors"]
             if not unwell and (not missing or errors):
@@ -226,6 +235,13 @@ def _wait_until_well(airflow: Airflow) -> None:
         if time.monotonic() > deadline:
             raise AirflowFailed(f"{airflow.url} does not answer. Logs: {airflow.home}")
         time.sleep(1)
+
+
+def _is_well(name: str, health: dict[str, str | None], *, since: datetime) -> bool:
+    """Whatever ended a moment ago is called healthy for a while: only a heartbeat of now counts."""
+    beat = health.get(f"latest_{name}_heartbeat")
+    alive = name == "metadatabase" or (beat is not None and datetime.fromisoformat(beat) > since)
+    return alive and health["status"] == "healthy"
 
 
 def up(directory: Path) -> int:

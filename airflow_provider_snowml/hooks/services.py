@@ -262,6 +262,25 @@ def drop_service(hook: SnowMLHook, service: QualifiedName, *, wait: float = DROP
             time.sleep(1)
 
 
+def cancel_deployment(hook: SnowMLHook, service: QualifiedName, query_id: str) -> list[str]:
+    """Cancel a statement that deploys a service, and the job that builds its image.
+
+    :return: what was done.
+    """
+    done = ["its statement was cancelled"]
+    with hook.open_connection():
+        hook.cancel_statement(query_id)
+        # It may be making the service at this moment.
+        deadline = time.monotonic() + _CANCEL_TIMEOUT
+        while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < deadline:
+            time.sleep(0.5)
+        build = build_job(service, query_id)
+        if hook.job_status(build) not in ENDED | {None, "CANCELLING"}:
+            hook.cancel_job(build)
+            done.append("the image build was cancelled")
+    return done
+
+
 def end_deployment(hook: SnowMLHook, intent: DeploymentIntent) -> str:
     """End what a try was deploying: its statement, the image build, and the service unless that is ready.
 
@@ -274,20 +293,11 @@ def end_deployment(hook: SnowMLHook, intent: DeploymentIntent) -> str:
     if intent.reused:
         return "nothing to end, the service is not this task's"
     service, query_id = QualifiedName.parse(intent.service_name), intent.query_id
-    done = []
+    done: list[str] = []
     with hook.open_connection():
         statement = hook.statement(query_id)[0] if query_id else Statement.UNKNOWN
         if query_id and statement is Statement.RUNNING:
-            hook.cancel_statement(query_id)
-            done.append("its statement was cancelled")
-            # It may be making the service at this moment.
-            deadline = time.monotonic() + _CANCEL_TIMEOUT
-            while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < deadline:
-                time.sleep(0.5)
-            build = build_job(service, query_id)
-            if hook.job_status(build) not in ENDED | {None, "CANCELLING"}:
-                hook.cancel_job(build)
-                done.append("the image build was cancelled")
+            done = cancel_deployment(hook, service, query_id)
         found = find_service(hook, service)
         # A statement that had failed already, such as by the next try's hand, has made nothing that lives.
         unseen = intent.created_on is None and statement is Statement.FAILED

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 # Imported for the statements and functions that they register.
 from . import (  # noqa: F401
@@ -61,7 +64,7 @@ class Account:
         self.faults = Faults(faults)
         self.containers = Containers(data_dir / "jobs")
         self.model_hosts = ModelHosts(data_dir / "logs" / "models.log")
-        self.model_functions: set[str] = set()
+        self._functions: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self._session_ids = itertools.count(1001)
         self._lock = threading.Lock()
@@ -106,6 +109,15 @@ class Account:
             threading.Thread(target=end, daemon=True).start()
         else:
             end()
+
+    def register_function(
+        self, name: str, function: Callable[..., pa.Array], parameters: list[str], return_type: str
+    ) -> None:
+        """Make a method of a model callable from SQL, unless it is."""
+        with self._lock:
+            if name not in self._functions:
+                self.engine.register_function(name, function, parameters, return_type)
+                self._functions.add(name)
 
     def drop_contents(self, database: str, schema: str | None) -> None:
         """What a dropped database or schema takes with it besides its tables."""

@@ -14,6 +14,7 @@ from .scope import read_like
 from .statements import statement
 
 if TYPE_CHECKING:
+    from .account import Account
     from .session import Session
 
 STARTING_SECONDS = 0.5
@@ -211,10 +212,10 @@ def _set(pool: Object, options: dict[str, Any]) -> None:
     pool.data, pool.comment = changed, comment
 
 
-def is_ready(session: Session, pool: Object) -> bool:
+def is_ready(account: Account, pool: Object) -> bool:
     """Whether a new service can start; resumes a suspended pool that may."""
     if pool.data["suspended"] and pool.data["auto_resume"]:
-        with session.account.catalog.change("COMPUTE POOL", pool.name) as changed:
+        with account.catalog.change("COMPUTE POOL", pool.name) as changed:
             _resume(changed)
         return True
     return not pool.data["suspended"]

@@ -83,6 +83,12 @@ class Containers:
             self.start(id_, main)
         self.keep(id_, main)
 
+    def reset(self, id_: str) -> None:
+        """Forget what a container ended with, which is to be renewed."""
+        with self._lock:
+            if self.directory(id_).exists() and not self.alive(id_):
+                write_state(self.directory(id_), CANCELLED, "Waiting to be scheduled")
+
     def keep(self, id_: str, main: Callable[[str], None]) -> None:
         """Start a container again whenever its process dies, from now on.
 

@@ -191,7 +191,7 @@ def _build(session: Session, found: Deployment) -> None:
         "seconds": account.image_build_seconds,
     }
     account.containers.create(id_, spec)
-    ready = compute_pools.is_ready(session, found.build_pool)
+    ready = compute_pools.is_ready(session.account, found.build_pool)
     data = {
         "id": id_,
         "container": services.BUILD_CONTAINER,
@@ -235,7 +235,7 @@ def _create(session: Session, found: Deployment) -> Object:
         for m in found.version.methods
         if m.type != "TABLE_FUNCTION"
     ]
-    ready = compute_pools.is_ready(session, found.pool)
+    ready = compute_pools.is_ready(session.account, found.pool)
     service = found.service
     data = {
         "id": uuid.uuid4().hex,

@@ -219,7 +219,7 @@ def _create(
     account.containers.create(id_, worker_spec)
     if rows_in is not None:
         write_input(read_from, rows_in)
-    ready = compute_pools.is_ready(session, pool)
+    ready = compute_pools.is_ready(session.account, pool)
     try:
         service = account.catalog.create(
             "SERVICE",

@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from . import models, service_methods
+from . import models, service_calls, service_methods
 from .catalog import Qualified
-from .errors import SnowflakeError, compilation_error, unsupported
+from .errors import compilation_error, unsupported
 from .grammar import Name, Reader, fold
+from .model_types import duckdb_type, from_json, method_of, typed_arguments
 from .models import Method, Model, Version
 
 if TYPE_CHECKING:
     from .session import Session
-
-_lock = threading.Lock()
-_PACKED = ("OBJECT", "ARRAY", "VARIANT", "VECTOR")
-_DUCKDB_TYPES = {
-    "BOOLEAN": "BOOLEAN",
-    "STRING": "VARCHAR",
-    "VARCHAR": "VARCHAR",
-    "TEXT": "VARCHAR",
-    "BINARY": "BLOB",
-    "DOUBLE": "DOUBLE",
-    "FLOAT": "DOUBLE",
-    "REAL": "DOUBLE",
-    "NUMBER": "DECIMAL(38,0)",
-    "DATE": "DATE",
-    "TIME": "TIME",
-    "TIMESTAMP_NTZ": "TIMESTAMP",
-    "TIMESTAMP": "TIMESTAMP",
-    "TIMESTAMP_LTZ": "TIMESTAMP WITH TIME ZONE",
-    "TIMESTAMP_TZ": "TIMESTAMP WITH TIME ZONE",
-    **dict.fromkeys(("INT", "INTEGER", "BIGINT", "SMALLINT", "TINYINT", "BYTEINT"), "BIGINT"),
-    **dict.fromkeys(_PACKED, "JSON"),
-}
 
 
 def rewrite(session: Session, sql: str) -> str:
     """Replace every ``object!method(...)`` by a call of a function that runs it.
 
     Knows ``MODEL(name [, version])!method(...)``, ``name!method(...)`` of a model's default
-    version, ``WITH mv AS MODEL name [VERSION v] ... mv!method(...)``, and the ``spcs_`` table
-    functions of services. A version may be an alias.
+    version, ``WITH mv AS MODEL name [VERSION v] ... mv!method(...)``, and the functions and the
+    ``spcs_`` table functions of services. A version may be an alias.
     """
     sql, declared = _declarations(session, sql)
     return _rewrite(session, sql, declared)
@@ -63,8 +40,10 @@ def _rewrite(session: Session, sql: str, declared: dict[str, tuple[Model, Versio
             continue
         method = reader.identifier()
         arguments = _rewrite(session, reader.parenthesised(), declared)
-        if isinstance(target, Qualified):
+        if isinstance(target, Qualified) and method.lower().startswith("spcs_"):
             call = service_methods.table_function_call(target, method, arguments)
+        elif isinstance(target, Qualified):
+            call = service_calls.rewrite_call(session, target, method, arguments)
         else:
             call = _call(session, *target, method, arguments)
         out += sql[done:start] + call
@@ -142,8 +121,10 @@ def _target(
         return None
     if written.schema is None and written.name in declared:
         return declared[written.name]
-    if reader.peek().text.lower().startswith("spcs_"):
-        return session.resolve(written)
+    qualified = session.resolve(written)
+    is_service = session.account.catalog.find("SERVICE", qualified) is not None
+    if is_service or reader.peek().text.lower().startswith("spcs_"):
+        return qualified
     return _find(session, written, None)
 
 
@@ -170,87 +151,26 @@ def _find(session: Session, name: Name, version: str | None) -> tuple[Model, Ver
     return model, found
 
 
-def _method(model: Model, version: Version, name: str) -> Method:
-    for method in version.methods:
-        if method.name == name:
-            return method
-    raise SnowflakeError(
-        2143,
-        "42601",
-        f"SQL compilation error:\nUnknown function {name} in model {model.name} version"
-        f" {version.name}; it has {', '.join(m.name for m in version.methods)}.",
-    )
-
-
 def _call(session: Session, model: Model, version: Version, name: str, arguments: str) -> str:
-    method = _method(model, version, name)
+    method = method_of(version.methods, name, f"model {model.name} version {version.name}")
     if method.type == "TABLE_FUNCTION":
         raise unsupported(f"table function {method.name} of model {model.name} in SQL")
-    values = split_arguments(arguments)
-    if len(values) != len(method.inputs):
-        expected = ", ".join(f"{n} {t}" for n, t in method.inputs)
-        raise SnowflakeError(
-            1044,
-            "42P13",
-            f"SQL compilation error:\nInvalid argument types for function '{method.name}': got"
-            f" {len(values)} arguments, expected {len(method.inputs)} ({expected}).",
-        )
     function = f"SNOWML_MODEL_{version.id}_{method.target_method}".upper()
-    values = [
-        value if _base(type_) in _PACKED else f"CAST({value} AS {type_})"
-        for value, (_, type_) in zip(values, method.inputs, strict=True)
-    ]
+    values = typed_arguments(method, arguments)
     _register(session, function, model, version, method)
     return f"{function}({', '.join(values)})"
 
 
-def split_arguments(text: str) -> list[str]:
-    """The arguments of a call, as written."""
-    reader = Reader(text)
-    parts, depth, start = [], 0, 0
-    for token in reader.tokens:
-        if token.kind != "symbol":
-            continue
-        if token.text in "([{":
-            depth += 1
-        elif token.text in ")]}":
-            depth -= 1
-        elif token.text == "," and depth == 0:
-            parts.append(text[start : token.start].strip())
-            start = token.end
-    last = text[start:].strip()
-    return [*parts, last] if last or parts else []
-
-
-def _base(sql_type: str) -> str:
-    return sql_type.upper().partition("(")[0].strip()
-
-
-def _duckdb_type(sql_type: str) -> str:
-    found = _DUCKDB_TYPES.get(_base(sql_type))
-    if found is None:
-        raise unsupported(f"type {sql_type} of a model's argument")
-    return found
-
-
 def _register(session: Session, function: str, model: Model, version: Version, method: Method) -> None:
     account = session.account
-    is_json = [_duckdb_type(t) == "JSON" for _, t in method.inputs]
-    returns_json = _duckdb_type(method.return_type) == "JSON"
+    types = [duckdb_type(t) for _, t in method.inputs]
+    returned = duckdb_type(method.return_type)
     package = models.directory(session, model, version)
 
     def run(*arrays: pa.ChunkedArray) -> pa.Array:
-        columns = [_from_json(a) if j else a for a, j in zip(arrays, is_json, strict=True)]
+        columns = [from_json(a) if t == "JSON" else a for a, t in zip(arrays, types, strict=True)]
         table = pa.table(columns, names=[f"c{i}" for i in range(len(columns))])
         answer = account.model_hosts.call(version.id, package, method, table)
-        return pa.ExtensionArray.from_storage(pa.json_(), answer) if returns_json else answer
+        return pa.ExtensionArray.from_storage(pa.json_(), answer) if returned == "JSON" else answer
 
-    parameters = [_duckdb_type(t) for _, t in method.inputs]
-    with _lock:
-        if function not in account.model_functions:
-            account.engine.register_function(function, run, parameters, _duckdb_type(method.return_type))
-            account.model_functions.add(function)
-
-
-def _from_json(array: pa.ChunkedArray) -> pa.Array:
-    return pa.array([None if v is None else json.loads(v) for v in array.to_pylist()])
+    account.register_function(function, run, types, returned)

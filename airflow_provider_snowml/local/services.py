@@ -76,13 +76,15 @@ def state(account: Account, service: Object) -> dict[str, Any]:
 
 
 def instance_state(account: Account, id_: str) -> dict[str, Any]:
-    """As of a container; one that died is PENDING until it is started again."""
+    """As of a container; one that died, or is still to be started, is PENDING."""
     containers = account.containers
+    if not containers.directory(id_).exists():
+        return {"status": PENDING, "message": "Waiting to be scheduled", "time": time.time()}
     alive = containers.alive(id_)
     found = containers.written(id_)
     if found["status"] == RUNNING and not alive:
-        found = {**found, "status": PENDING, "message": "The container has died, restarting"}
-    return found
+        return {**found, "status": PENDING, "message": "The container has died, restarting"}
+    return {**found, "status": PENDING} if found["status"] == CANCELLED else found
 
 
 def start(account: Account, service: Object) -> None:
@@ -126,6 +128,7 @@ def resume(account: Account, service: Object, *, pool_is_ready: bool) -> None:
             return
         resumed = {"suspended": False, "waits_for_pool": not pool_is_ready, "resumed_on": now().isoformat()}
         changed.data.update(resumed, changed=time.time())
+        _forget_failures(account, changed)
     if pool_is_ready:
         start(account, changed)
 
@@ -142,11 +145,17 @@ def recover(account: Account) -> None:
     services = account.catalog.list("SERVICE")
     for service in services:
         id_ = service.data["id"]
-        if not is_job(service) or service.data["waits_for_pool"]:
-            continue
-        if not (account.containers.directory(id_) / "alive").exists():
+        if not is_job(service):
+            _forget_failures(account, service)
+        elif not (service.data["waits_for_pool"] or (account.containers.directory(id_) / "alive").exists()):
             account.containers.end(id_, FAILED, "The server ended before the job was started")
     threading.Thread(target=_start_again, args=(account, services), daemon=True).start()
+
+
+def _forget_failures(account: Account, service: Object) -> None:
+    """What is started anew is PENDING until then, whatever it ended with before."""
+    for id_ in instance_ids(service):
+        account.containers.reset(id_)
 
 
 def _start_again(account: Account, services: list[Object]) -> None:

@@ -243,13 +243,13 @@ def alter_service(session: Session, reader: Reader) -> Result:
     if action == "SUSPEND":
         services.suspend(account, service)
     else:
-        resume(session, service)
+        resume(account, service)
     return status("Statement executed successfully.")
 
 
-def resume(session: Session, service: Object) -> None:
-    pool = session.account.catalog.get("COMPUTE POOL", Qualified("", "", service.data["compute_pool"]))
-    services.resume(session.account, service, pool_is_ready=compute_pools.is_ready(session, pool))
+def resume(account: Account, service: Object) -> None:
+    pool = account.catalog.get("COMPUTE POOL", Qualified("", "", service.data["compute_pool"]))
+    services.resume(account, service, pool_is_ready=compute_pools.is_ready(account, pool))
 
 
 def _set(session: Session, service: Object, reader: Reader) -> None:

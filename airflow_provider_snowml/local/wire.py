@@ -25,6 +25,7 @@ from . import executor
 from .account import Account
 from .errors import SnowflakeError
 from .information import PARAMETERS
+from .ingress import Ingress
 from .queries import Query
 from .results import DELETE, INSERT, MERGE, UPDATE, Result
 from .session import Session
@@ -61,6 +62,7 @@ class Wire:
                 Route("/telemetry/send/sessionless", self.telemetry, methods=["POST"]),
                 Route("/files/{path:path}", self.file, methods=["GET", "HEAD", "PUT"]),
                 Route("/healthcheck", self.health, methods=["GET"]),
+                *Ingress(self._account, self._password).routes(),
             ],
             exception_handlers={SnowflakeError: _error_response},  # type: ignore[dict-item]
         )

@@ -14,9 +14,10 @@ from typing import Any
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_snowml.core.batch_poller import Limits
-from airflow_provider_snowml.core.model_service import DeploymentIntent
+from airflow_provider_snowml.core.model_service import DeploymentIntent, FoundService
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.core.service_poller import ServiceObservation, ServicePoller, ServiceVerdict
+from airflow_provider_snowml.exceptions import StatementError
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.services import (
     ServiceWatch,
@@ -144,7 +145,7 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
         poll_interval: float,
         limits: dict[str, Any],
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.service_name = service_name
         self.hook_arguments = hook_arguments
         self.poll_interval = poll_interval
@@ -188,8 +189,8 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
         self._waited_for[waited] += 1
         try:
             async for snapshot in shared_stream:
-                if snapshot.time < started + self.poll_interval / 2 or not snapshot.covers(self.service_name):
-                    continue  # begun before this trigger was there, or too soon after it deferred
+                if self.service_name not in snapshot.seen or snapshot.time < started + self.poll_interval / 2:
+                    continue  # begun before this trigger was there, or too soon after its task deferred
                 verdict = snapshot.judge(self.service_name, poller)
                 last = log_change(self.service_name, verdict, last)
                 if is_over(verdict):
@@ -211,26 +212,19 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
 class Snapshot:
     """One look at a schema.
 
-    :param names: the services that it looked into.
-    :param seen: what it saw of them.
-    :param error: why the look failed, ``""`` if it did not.
+    :param seen: what it saw of each service that it looked into, or why it could not.
     """
 
-    def __init__(self, names: set[str], seen: dict[str, ServiceObservation], error: str = "") -> None:
+    def __init__(self, seen: dict[str, ServiceObservation | str]) -> None:
         self.time = time.time()
-        self.names = names
         self.seen = seen
-        self.error = error
-
-    def covers(self, name: str) -> bool:
-        """Whether the look was for this service as well."""
-        return name in self.names
 
     def judge(self, name: str, poller: ServicePoller) -> ServiceVerdict:
         """What it means for one service."""
-        if self.error:
-            return poller.failed(self.error, self.time)
-        return poller.observed(self.seen.get(name, ServiceObservation()), self.time)
+        seen = self.seen[name]
+        if isinstance(seen, str):
+            return poller.failed(seen, self.time)
+        return poller.observed(seen, self.time)
 
 
 class _SchemaWatch:
@@ -248,10 +242,17 @@ class _SchemaWatch:
                 self._connection.enter_context(self.hook.open_connection())
                 self._connected = True
             found = {service.name.sql: service for service in list_services(self.hook, self.schema).values()}
-            return Snapshot(names, {name: observe(self.hook, found.get(name)) for name in names})
+            return Snapshot({name: self._observe(found.get(name)) for name in names})
         except Exception as error:  # whatever it is, each subscriber counts it
             self.close()
-            return Snapshot(names, {}, f"{type(error).__name__}: {error}")
+            return Snapshot(dict.fromkeys(names, f"{type(error).__name__}: {error}"))
+
+    def _observe(self, service: FoundService | None) -> ServiceObservation | str:
+        """A service that cannot be looked into is no reason for the others to wait."""
+        try:
+            return observe(self.hook, service)
+        except StatementError as error:
+            return str(error)
 
     def close(self) -> None:
         self._connected = False

@@ -1,16 +1,17 @@
-"""Tables that are read off the code, so that they cannot go stale.
+"""What is read off the code, so that it cannot go stale.
+
+``snowml-code``: a function of a file, or the statement that makes an operator, by name.
 
 ``snowml-privileges``: what each operator and sensor says in its docstring that the role needs.
 ``snowml-statements``: the statements that the local Snowflake answers, and ``snowml-functions``: the
-functions, as the code registers them.
-
-The code is read, not imported: no extra is needed, and nothing is started.
+functions, as the code registers them. ``snowml-metrics``: the metrics of its model monitors.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,32 @@ def registered(decorator: str) -> list[str]:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator
     )
     return sorted(argument.value for call in calls for argument in call.args)
+
+
+class Code(SphinxDirective):
+    """A piece of a Python file: ``path name``."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        relative, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(relative)
+        text = Path(path).read_text()
+        node = _piece(ast.parse(text), self.arguments[1])
+        if node is None:
+            raise self.error(f"{relative} neither defines nor calls {self.arguments[1]}.")
+        code = textwrap.dedent("\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno]))
+        return [nodes.literal_block(code, code, language="python")]
+
+
+def _piece(tree: ast.Module, name: str) -> ast.stmt | None:
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=found) if found == name:
+                return node
+            case ast.Assign(value=ast.Call(func=ast.Name(id=found))) if found == name:
+                return node
+    return None
 
 
 class _Generated(SphinxDirective):
@@ -92,6 +119,21 @@ class Functions(_Generated):
             yield ""
 
 
+class Metrics(_Generated):
+    """The metrics that the local Snowflake computes, and those that it refuses by name."""
+
+    def lines(self) -> Iterator[str]:
+        from airflow_provider_snowml.local.monitor_metrics import DRIFT, PERFORMANCE, STAT
+
+        performance = {name: metric.compute for name, metric in PERFORMANCE.items()}
+        yield "| function | computed | refused by name |"
+        yield "|---|---|---|"
+        for function, metrics in (("DRIFT", DRIFT), ("PERFORMANCE", performance), ("STAT", STAT)):
+            computed = [name for name, compute in metrics.items() if compute]
+            refused = [name for name, compute in metrics.items() if not compute]
+            yield f"| `MODEL_MONITOR_{function}_METRIC` | {_codes(computed)} | {_codes(refused)} |"
+
+
 def _codes(texts: list[str]) -> str:
     return ", ".join(f"`{_escaped(text)}`" for text in texts)
 
@@ -101,7 +143,9 @@ def _escaped(text: str) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("snowml-code", Code)
     app.add_directive("snowml-privileges", Privileges)
     app.add_directive("snowml-statements", Statements)
     app.add_directive("snowml-functions", Functions)
+    app.add_directive("snowml-metrics", Metrics)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

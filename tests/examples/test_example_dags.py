@@ -10,7 +10,7 @@ import pendulum
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
-NAMES = ["flight_delays_load", "flight_delays_retrain", "flight_delays_score"]
+NAMES = ["flight_delays_load", "flight_delays_retrain", "flight_delays_score", "flight_delays_serve"]
 
 
 def test_each_example_is_a_dag(dags):
@@ -32,14 +32,17 @@ def test_nothing_runs_for_today(dags):
         assert dags[name].end_date < flown
         assert not dags[name].catchup
     assert dags["flight_delays_load"].schedule is None
+    assert dags["flight_delays_serve"].schedule is None
 
 
 def test_retraining_branches_into_four_outcomes_and_drops_what_succeeded(dags):
     dag = dags["flight_delays_retrain"]
     outcomes = {"promote_first_champion", "promote_challenger", "keep_champion", "reject_challenger"}
     assert dag.get_task("decide").downstream_task_ids == outcomes
+    assert dag.get_task("watch").upstream_task_ids >= {"promote_first_champion", "promote_challenger"}
+    assert dag.get_task("monitor").upstream_task_ids >= {"watch"}
     drop = dag.get_task("drop_run_schema")
-    assert drop.upstream_task_ids == outcomes
+    assert drop.upstream_task_ids == {"monitor", "keep_champion", "reject_challenger"}
     assert drop.trigger_rule == "none_failed_min_one_success"
     assert dag.get_task("train").upstream_task_ids == {"split_flights"}
     assert dag.max_active_runs == 1
@@ -82,3 +85,18 @@ def test_scoring_is_a_chain_over_one_day(dags):
 def test_scoring_refuses_what_is_no_day(dags, day):
     with pytest.raises(ValueError, match="is no day"):
         dags["flight_delays_score"].get_task("prepare").python_callable(day)
+
+
+def test_serving_drops_its_service_whatever_happened(dags):
+    dag = dags["flight_delays_serve"]
+    assert [task.task_id for task in dag.topological_sort()] == [
+        "prepare",
+        "serve",
+        "ready",
+        "compare",
+        "drop",
+    ]
+    assert dag.get_task("prepare").is_setup
+    # The setup is not what deploys: a deployment that failed is dropped as well.
+    assert dag.get_task("drop").is_teardown
+    assert dag.get_task("drop").service_name == "FLIGHT_DELAYS_SERVICE"

@@ -46,6 +46,7 @@ def test_load_retrain_twice_and_score_a_day_twice(dags, run, connection):
     first = run(dags["flight_delays_retrain"], "2013-01-21")
     assert first["promote_first_champion"] == "success"
     assert first["promote_challenger"] == "skipped"
+    assert first["monitor"] == "success"
     assert {"CHAMPION", "DEFAULT"} <= set(versions(cursor)["V20130121"])
 
     second = run(dags["flight_delays_retrain"], "2013-01-28")
@@ -63,3 +64,38 @@ def test_load_retrain_twice_and_score_a_day_twice(dags, run, connection):
         "COUNT_IF(P_LATE BETWEEN 0 AND 1) FROM FLIGHT_DELAY_PREDICTIONS",
     )
     assert found == (flights, flights, "V20130128", "V20130128", flights)
+    check_monitors(cursor)
+
+
+def check_monitors(cursor) -> None:
+    """Each promoted version has a monitor; the one that has scored has numbers, and they are right."""
+    from sklearn.metrics import accuracy_score, roc_auc_score
+
+    cursor.execute("SHOW MODEL MONITORS")
+    assert [row[1] for row in cursor.fetchall()] == [
+        "FLIGHT_DELAYS_MONITOR_V20130121",
+        "FLIGHT_DELAYS_MONITOR_V20130128",
+    ]
+
+    def metric(function: str, *arguments: str, version: str = "V20130128") -> list[tuple]:
+        listed = ", ".join(f"'{a}'" for a in (f"FLIGHT_DELAYS_MONITOR_{version}", *arguments))
+        period = "'2013-01-28'::TIMESTAMP_NTZ, '2013-02-04'::TIMESTAMP_NTZ"
+        return cursor.execute(
+            f"SELECT METRIC_VALUE, * FROM TABLE(MODEL_MONITOR_{function}_METRIC({listed}, {period}))"
+        ).fetchall()
+
+    cursor.execute(
+        "SELECT P_LATE, LATE FROM FLIGHT_DELAY_PREDICTIONS P JOIN FLIGHT_OUTCOMES O "
+        "ON O.FLIGHT_DATE = P.FLIGHT_DATE AND O.FLIGHT_ID = P.FLIGHT_ID WHERE LATE IS NOT NULL"
+    )
+    predicted, late = zip(*cursor.fetchall(), strict=True)
+    ((auc, day, *_),) = metric("PERFORMANCE", "ROC_AUC", "1 DAY")
+    assert str(day) == "2013-01-30 00:00:00"
+    assert auc == pytest.approx(roc_auc_score(late, predicted), abs=1e-9)
+    ((accuracy, *_),) = metric("PERFORMANCE", "CLASSIFICATION_ACCURACY", "ALL")
+    assert accuracy == pytest.approx(accuracy_score(late, [p >= 0.5 for p in predicted]), abs=1e-9)
+    ((count, *_),) = metric("STAT", "COUNT", "P_LATE", "1 DAY")
+    assert count == len(late)
+    ((drift, *_),) = metric("DRIFT", "POPULATION_STABILITY_INDEX", "P_LATE", "1 DAY")
+    assert drift > 0
+    assert metric("PERFORMANCE", "ROC_AUC", "1 DAY", version="V20130121") == []

@@ -6,7 +6,6 @@ import json
 
 import pytest
 from snowflake.connector import DictCursor
-from snowflake.connector.errors import ProgrammingError
 
 SOURCE = """
     SELECT SEQ4() AS ID, DATEADD(HOUR, 12 * SEQ4(), '2024-01-01'::TIMESTAMP_NTZ) AS TS,
