@@ -117,7 +117,8 @@ class Functions(_Generated):
         for decorator, kind in (("system_function", "Scalar"), ("table_function", "Table")):
             # These stand for something that has no function's name in Snowflake.
             inner = ("SNOWML_", "VIEW.")
-            yield f"{kind} functions: {_codes([n for n in registered(decorator) if not n.startswith(inner)])}."
+            names = [name for name in registered(decorator) if not name.startswith(inner)]
+            yield f"{kind} functions: {_codes(names)}."
             yield ""
 
 
