@@ -28,8 +28,8 @@ demo: $(STAMP) ## Load flights, retrain twice, score seven days: real Airflow, l
 up: $(STAMP) ## Start an Airflow and a local Snowflake that stay, and say how to get in
 	@$(CLEAN) $(BIN)/python scripts/up.py up
 
-down: $(STAMP) ## End what `make up` started; its data stay
-	@$(CLEAN) $(BIN)/python scripts/up.py down
+down: ## End what `make up` started; its data stay
+	@if [ -x $(BIN)/python ]; then $(CLEAN) $(BIN)/python scripts/up.py down; else echo "Nothing runs."; fi
 
 env: ## Write the secrets of docker-compose.yaml into .env, unless it is there
 	@$(PYTHON) scripts/write_env.py
