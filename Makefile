@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CLEAN := env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV $(shell env | sed -n 's/^\(\(AIRFLOW\|SNOWFLAKE\)_*[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test docs lint format clean
+.PHONY: help install demo up down env test docs lint format clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ demo: $(STAMP) ## Load flights, retrain twice, score seven days: real Airflow, l
 up: $(STAMP) ## Start an Airflow and a local Snowflake that stay, and say how to get in
 	@$(CLEAN) $(BIN)/python scripts/up.py up
 
-down: $(STAMP) ## End what `make up` started; its data stay
-	@$(CLEAN) $(BIN)/python scripts/up.py down
+down: ## End what `make up` started; its data stay
+	@if [ -x $(BIN)/python ]; then $(CLEAN) $(BIN)/python scripts/up.py down; else echo "Nothing runs."; fi
+
+env: ## Write the secrets of docker-compose.yaml into .env, unless it is there
+	@$(PYTHON) scripts/write_env.py
 
 test: $(STAMP) ## Run the tests
 	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS)

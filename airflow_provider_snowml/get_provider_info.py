@@ -37,6 +37,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "python-modules": [
                     "airflow_provider_snowml.operators.inference",
+                    "airflow_provider_snowml.operators.monitors",
                     "airflow_provider_snowml.operators.registry",
                     "airflow_provider_snowml.operators.services",
                 ],

@@ -1,7 +1,8 @@
 """``make demo``: the main job, end to end, on real data and without an account.
 
 Starts a local Snowflake and a real Airflow; loads the flights, retrains for two successive weeks, backfills
-seven days of scoring; stops everything it started; and says what came out of it.
+seven days of scoring, serves the champion and compares; stops everything it started; and says what came out
+of it and what the champion's monitor saw.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import snowflake.connector
 from airflow_processes import Airflow, AirflowFailed, airflow
@@ -23,7 +25,7 @@ from airflow_processes import Airflow, AirflowFailed, airflow
 from airflow_provider_snowml.local import LocalSnowflake
 
 DAGS = Path(__file__).resolve().parents[1] / "example_dags"
-DAG_IDS = ("flight_delays_load", "flight_delays_retrain", "flight_delays_score")
+DAG_IDS = ("flight_delays_load", "flight_delays_retrain", "flight_delays_score", "flight_delays_serve")
 # Intervals that start on Mondays: the flights of these weeks are held out, those before them train.
 RETRAIN = {"from": "2013-01-14", "to": "2013-01-22", "runs": 2}
 SCORE = {"from": "2013-01-28", "to": "2013-02-03T23:00:00", "runs": 7}
@@ -177,15 +179,65 @@ ORDER BY FLIGHT_DATE
 """
 
 
-def summary(connection: Any, progress: Progress) -> list[str]:
+# What the monitor of the version that scored says of each day, and of one segment.
+MONITORED = (
+    ("flights", "STAT", ("COUNT", "P_LATE"), {}),
+    ("AUC", "PERFORMANCE", ("ROC_AUC",), {}),
+    ("accuracy", "PERFORMANCE", ("CLASSIFICATION_ACCURACY",), {}),
+    ("drift of P_LATE (PSI)", "DRIFT", ("POPULATION_STABILITY_INDEX", "P_LATE"), {}),
+    ("AUC from JFK", "PERFORMANCE", ("ROC_AUC",), {"ORIGIN": "JFK"}),
+)
+
+
+def monitor_lines(connection: Any, version: str) -> list[str]:
+    """The monitor's numbers, day by day."""
+    monitor = f"FLIGHT_DELAYS_MONITOR_{version}"
+    days: dict[str, dict[str, float]] = {}
+    for title, function, names, segment in MONITORED:
+        arguments = [repr(name) for name in (monitor, *names, "1 DAY")]
+        arguments += [f"'{SCORE['from']}'::TIMESTAMP_NTZ", "'2013-02-04'::TIMESTAMP_NTZ"]
+        if segment:
+            segments = [{"column": column, "value": value} for column, value in segment.items()]
+            arguments.append(repr(json.dumps({"SEGMENTS": segments})))
+        cursor = connection.cursor(snowflake.connector.DictCursor)
+        cursor.execute(f"SELECT * FROM TABLE(MODEL_MONITOR_{function}_METRIC({', '.join(arguments)}))")
+        for row in cursor.fetchall():
+            days.setdefault(str(row["EVENT_TIMESTAMP"])[:10], {})[title] = row["METRIC_VALUE"]
+    lines = [
+        "",
+        f"Monitor {monitor}: the flights that arrived, against the weeks that the model learned from",
+    ]
+    titles = [title for title, *_ in MONITORED]
+    lines.append(f"  {'day':12}{titles[0]:>8}" + "".join(f"{title:>25}" for title in titles[1:]))
+    for day, found in sorted(days.items()):
+        flights, *others = (found[title] for title in titles)
+        lines.append(f"  {day:12}{flights:>8,.0f}" + "".join(f"{value:>25.3f}" for value in others))
+    if len(days) != SCORE["runs"]:
+        raise DagFailed("\n".join([*lines, "The monitor has no numbers for some days."]))
+    return lines
+
+
+def service_lines(connection: Any, compared: dict[str, Any]) -> list[str]:
+    """What the service answered, and that it is gone."""
+    left = connection.cursor().execute("SHOW SERVICES EXCLUDE JOBS").fetchall()
+    if left:
+        raise DagFailed(f"A service was left: {left}")
+    return [
+        "",
+        f"Service of {compared['version']}: {compared['flights']:,} predictions as in the warehouse (largest "
+        f"difference {compared['largest_difference']:.1g}); dropped",
+    ]
+
+
+def summary(connection: Any, version: str, compared: dict[str, Any], progress: Progress) -> list[str]:
     """What came out, for a person."""
     lines = ["", "Model FLIGHT_DELAYS: will a flight arrive more than 15 minutes late?"]
     lines.append(f"  {'version':12}{'trained on':>12}{'AUC held out':>14}{'Brier':>8}")
-    for version in versions(connection):
-        metrics = version["metrics"]
+    for found in versions(connection):
+        metrics = found["metrics"]
         lines.append(
-            f"  {version['name']:12}{metrics['training_flights']:>12,}{metrics['held_out_auc']:>14.3f}"
-            f"{metrics['held_out_brier']:>8.3f}" + ("   champion" if "CHAMPION" in version["aliases"] else "")
+            f"  {found['name']:12}{metrics['training_flights']:>12,}{metrics['held_out_auc']:>14.3f}"
+            f"{metrics['held_out_brier']:>8.3f}" + ("   champion" if "CHAMPION" in found["aliases"] else "")
         )
     lines += ["", "Predictions, made an hour before each flight was to leave, and the flights that arrived"]
     lines.append(
@@ -201,6 +253,8 @@ def summary(connection: Any, progress: Progress) -> list[str]:
     incomplete = [str(day) for day, flights, predictions, *_ in days if flights != predictions]
     if incomplete or len(days) != SCORE["runs"]:
         raise DagFailed("\n".join([*lines, f"Not one prediction per flight on: {incomplete or 'all days'}"]))
+    lines += monitor_lines(connection, version)
+    lines += service_lines(connection, compared)
     lines += ["", "Wall time"]
     lines += [f"  {name:64}{seconds:>6.0f} s" for name, seconds in progress.parts.items()]
     lines.append(f"  {'all':64}{time.monotonic() - progress.started:>6.0f} s")
@@ -240,8 +294,14 @@ def run(directory: Path, progress: Progress) -> list[str]:
                 conf = json.dumps({"version": version})
                 backfill(running, "flight_delays_score", SCORE, "--dag-run-conf", conf, max_active_runs=4)
                 follow(running, "flight_delays_score", int(SCORE["runs"]), progress)
+
+            with progress.part(f"Serving {version}, and comparing its answers with the warehouse's"):
+                run = running.post("dags/flight_delays_serve/dagRuns", {"logical_date": None})
+                follow(running, "flight_delays_serve", 1, progress)
+                tasks = f"dags/flight_delays_serve/dagRuns/{quote(run['dag_run_id'])}/taskInstances"
+                compared = running.get(f"{tasks}/compare/xcomEntries/return_value")["value"]
             progress.say("Stopping Airflow")
-        lines = summary(connection, progress)
+        lines = summary(connection, version, compared, progress)
         progress.say("Stopping the local Snowflake")
     return lines
 

@@ -97,10 +97,11 @@ class Scoring:
     seconds, says so, and fails if F1 is negative.
     """
 
+    pool = "TEST_POOL"
+
     def __init__(self, schema: str) -> None:
         self.schema = schema
         self.database, self.name = schema.split(".")
-        self.pool = "TEST_POOL"
 
     def hook(self):
         from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -182,6 +183,97 @@ def scoring(scoring_schema, local_snowflake, monkeypatch) -> Scoring:
     uri = local_snowflake.airflow_connection_into(scoring_schema.name)
     monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", uri)
     return scoring_schema
+
+
+class Serving(Scoring):
+    """What services are tested with: two compute pools, and models that cannot be served well.
+
+    ``sleeping`` is a compute pool that never starts anything. ``BROKEN`` cannot be loaded in a service,
+    ``TABLES_ONLY`` has a table function only, ``IN_WAREHOUSE`` has no container among its target platforms.
+    """
+
+    pool = "SERVICE_POOL"
+    sleeping = "SLEEPING_SERVICE_POOL"
+
+    def deploy(self, name: str, *, wait: bool = True, **arguments):
+        """Deploy a service by hand: nobody's, to the provider."""
+        from airflow_provider_snowml.core.names import Identifier, QualifiedName
+        from airflow_provider_snowml.core.service_deployment import ServiceDeployment
+
+        deployment = ServiceDeployment(
+            name=QualifiedName.parse(f"{self.schema}.{name}"),
+            model=QualifiedName.parse(f"{self.schema}.{arguments.pop('model', 'M')}"),
+            version=arguments.pop("version", "V1"),
+            service_compute_pool=Identifier(arguments.pop("pool", self.pool)),
+            **{"min_instances": 1, **arguments},
+        )
+        hook = self.hook()
+        if wait:
+            hook.rows(deployment.sql())
+            return None
+        return hook.submit(deployment.sql())
+
+    def services(self) -> dict[str, str]:
+        """The services of the schema, by name, with their statuses."""
+        rows = self.hook().rows(f"SHOW SERVICES EXCLUDE JOBS IN SCHEMA {self.schema}")
+        return {row["name"]: row["status"] for row in rows}
+
+
+def _log_unservable_models(hook) -> None:
+    import pandas as pd
+    from snowflake.ml.model import custom_model
+    from snowflake.ml.model.model_signature import infer_signature
+
+    def load(self, context=None) -> None:
+        import sys
+
+        if "pytest" not in sys.modules:
+            raise RuntimeError("this model is broken on purpose")
+        custom_model.CustomModel.__init__(self, context)
+
+    def predict(self, rows):
+        return rows[["F1"]].rename(columns={"F1": "F2"})
+
+    predict.__annotations__ = {"rows": pd.DataFrame, "return": pd.DataFrame}
+    members = {"predict": custom_model.inference_api(predict)}
+    whole = type("Whole", (custom_model.CustomModel,), members)
+    broken = type("Broken", (custom_model.CustomModel,), {**members, "__init__": load})
+    rows = pd.DataFrame({"F1": [1.0, 2.0]})
+    signatures = {"predict": infer_signature(rows, rows.rename(columns={"F1": "F2"}))}
+    with hook.session() as session:
+        registry = hook.registry(session, hook.default_schema())
+        for name, kind, more in (
+            ("BROKEN", broken, {}),
+            ("TABLES_ONLY", whole, {"options": {"function_type": "TABLE_FUNCTION"}}),
+            ("IN_WAREHOUSE", whole, {"target_platforms": ["WAREHOUSE"]}),
+        ):
+            registry.log_model(kind(), model_name=name, version_name="V1", signatures=signatures, **more)
+
+
+@pytest.fixture(scope="session")
+def serving_schema(scoring_schema, local_snowflake) -> Serving:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", local_snowflake.airflow_connection_uri)
+        serving = Serving(scoring_schema.schema)
+        hook = serving.hook()
+        hook.rows(
+            f"CREATE COMPUTE POOL IF NOT EXISTS {serving.pool} MIN_NODES = 1 MAX_NODES = 4 "
+            "INSTANCE_FAMILY = CPU_X64_XS"
+        )
+        hook.rows(
+            f"CREATE COMPUTE POOL IF NOT EXISTS {serving.sleeping} MIN_NODES = 1 MAX_NODES = 1 "
+            "INSTANCE_FAMILY = CPU_X64_XS AUTO_RESUME = FALSE INITIALLY_SUSPENDED = TRUE"
+        )
+        _log_unservable_models(hook)
+    return serving
+
+
+@pytest.fixture
+def serving(scoring, serving_schema) -> Iterator[Serving]:
+    """As ``scoring``, for tests of services; those that a test leaves are dropped."""
+    yield serving_schema
+    for name in serving_schema.services():
+        serving_schema.hook().rows(f"DROP SERVICE IF EXISTS {serving_schema.schema}.{name}")
 
 
 @pytest.fixture

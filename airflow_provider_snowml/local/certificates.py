@@ -17,14 +17,16 @@ _DAYS = 825
 
 
 class Certificates:
-    """:param directory: keys and certificates lie here; :param hostnames: what clients call us."""
+    """:param directory: keys and certificates lie here; :param hostnames: what clients call us;
+    :param bundle: where what clients are to trust is written.
+    """
 
-    def __init__(self, directory: Path, hostnames: list[str]) -> None:
+    def __init__(self, directory: Path, hostnames: list[str], bundle: Path | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.authority = directory / "authority.pem"
         self.certificate = directory / "server.pem"
         self.key = directory / "server.key"
-        self.bundle = directory / "bundle.pem"
+        self.bundle = bundle or directory / "bundle.pem"
         self._authority_key = directory / "authority.key"
         if not self.authority.exists():
             self._make_authority()

@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     serve.add_argument("--port", type=int, default=8085, help="0 picks a free one and prints it")
     serve.add_argument("--http", action="store_true", help="no TLS; PUT and GET then share a disk")
     serve.add_argument("--hostname", action="append", help="a name that clients use; may be repeated")
+    serve.add_argument(
+        "--bundle", type=Path, help="where to write the certificates that clients are to trust"
+    )
     serve.add_argument("--image-build-seconds", type=float, default=1.0, help="how long an image build takes")
     serve.add_argument("--faults", action="store_true", help="let clients ask for faults")
     serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
@@ -66,6 +69,7 @@ def _serve(options: argparse.Namespace) -> int:
         port=options.port,
         http=options.http,
         hostnames=options.hostname,
+        bundle=options.bundle,
         image_build_seconds=options.image_build_seconds,
         faults=options.faults,
         until_stdin_closes=options.until_stdin_closes,

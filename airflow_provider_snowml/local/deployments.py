@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -136,7 +136,7 @@ def _check(session: Session, spec: dict[str, Any]) -> Deployment:
         "ingress_enabled": bool(service.get("ingress_enabled", False)),
         "min_instances": _number(service, "min_instances", 0),
         "max_instances": _number(service, "max_instances", 1),
-        "num_workers": _number(service, "num_workers", 1),
+        "num_workers": _number(service, "num_workers", 1) or 1,
         "max_batch_rows": _number(service, "max_batch_rows", None),
         "requests": {k: service[k] for k in ("cpu", "memory", "gpu") if service.get(k)},
     }
@@ -224,6 +224,7 @@ def _build(session: Session, found: Deployment) -> None:
 def _create(session: Session, found: Deployment) -> Object:
     account = session.account
     directory = models.directory(session, found.model, found.version)
+    offered = [m for m in found.version.methods if m.type != "TABLE_FUNCTION"]
     functions = [
         {
             "path": "/" + m.target_method.replace("_", "-"),
@@ -232,8 +233,7 @@ def _create(session: Session, found: Deployment) -> Object:
             "params": m.params,
             "output": m.outputs[0][0] or "output_feature_0",
         }
-        for m in found.version.methods
-        if m.type != "TABLE_FUNCTION"
+        for m in offered
     ]
     ready = compute_pools.is_ready(session.account, found.pool)
     service = found.service
@@ -244,6 +244,7 @@ def _create(session: Session, found: Deployment) -> Object:
         "warehouse": session.warehouse,
         "model": str(found.model.name),
         "version_id": found.version.id,
+        "methods": [asdict(m) for m in offered],
         "image": found.image,
         "spec": _shown(services.CONTAINER, found, service["requests"], service["ingress_enabled"]),
         "waits_for_pool": not ready,

@@ -34,6 +34,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "LOCK_TIMEOUT": (43200, "Seconds a statement waits for a lock"),
     "MULTI_STATEMENT_COUNT": (1, "Statements per request"),
     "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": ("ARROW", "Format of result sets"),
+    "PYTHON_SNOWPARK_ENABLE_THREAD_SAFE_SESSION": (True, "Threads may share a Snowpark session"),
     "PYTHON_SNOWPARK_USE_SCOPED_TEMP_OBJECTS": (True, "Snowpark makes scoped temporary objects"),
     "QUERY_TAG": ("", "Text kept with each query"),
     "QUOTED_IDENTIFIERS_IGNORE_CASE": (False, "Whether quoted identifiers are upper-cased"),

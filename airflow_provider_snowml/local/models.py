@@ -134,7 +134,7 @@ class Model:
 def from_object(found: Object) -> Model:
     data = found.data
     versions = [
-        Version(**{**v, "methods": [_method_from_data(m) for m in v["methods"]]}) for v in data["versions"]
+        Version(**{**v, "methods": [method_from_data(m) for m in v["methods"]]}) for v in data["versions"]
     ]
     return Model(
         found.name,
@@ -148,7 +148,7 @@ def from_object(found: Object) -> Model:
     )
 
 
-def _method_from_data(data: dict[str, Any]) -> Method:
+def method_from_data(data: dict[str, Any]) -> Method:
     pairs = {k: [(n, t) for n, t in data[k]] for k in ("inputs", "outputs")}
     return Method(data["name"], data["handler"], data["type"], **pairs, params=data["params"])
 

@@ -173,8 +173,8 @@ class Rewriter:
         if isinstance(node, (exp.Column, exp.Identifier)):
             return node.sql("snowflake")
         evaluated = exp.select(node.copy().transform(self._scalar)).sql("duckdb")
-        row = self._connection.duck.execute(evaluated).fetchone()
-        return row[0] if row else None
+        found = self._connection.duck.execute(evaluated).fetchall()  # to the end: else it stays open
+        return found[0][0] if found else None
 
     def _table_function(self, node: exp.TableFromRows) -> None:
         call = node.this

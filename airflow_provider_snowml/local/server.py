@@ -35,6 +35,7 @@ def serve(
     port: int = 8085,
     http: bool = False,
     hostnames: list[str] | None = None,
+    bundle: Path | None = None,
     image_build_seconds: float = 1.0,
     faults: bool = False,
     until_stdin_closes: bool = False,
@@ -43,6 +44,7 @@ def serve(
 
     :param port: 0 picks a free one.
     :param hostnames: further names or addresses that the certificate is valid for.
+    :param bundle: where the certificates that clients are to trust are written; beside the keys when None.
     :param image_build_seconds: how long the image of a model version is in the making.
     :param faults: whether clients may ask for faults.
     :param until_stdin_closes: also stop when the process that started us is gone.
@@ -51,7 +53,7 @@ def serve(
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_server(data_dir), _listening(host, port) as listener:
         names = [*(hostnames or []), *([] if host in ("0.0.0.0", "::") else [host])]
-        certificates = None if http else Certificates(data_dir / "certificates", names)
+        certificates = None if http else Certificates(data_dir / "certificates", names, bundle)
         address = Address(
             pid=os.getpid(),
             host=(hostnames or ["localhost"])[0],
@@ -96,7 +98,9 @@ class _Server(uvicorn.Server):
 
 
 def _password(data_dir: Path) -> str:
-    """Made on first start; a client that kept it gets in after a restart too."""
+    """Made on first start, unless given; a client that kept it gets in after a restart too."""
+    if given := os.environ.get("SNOWML_LOCAL_PASSWORD"):
+        return given
     file = data_dir / "password"
     if not file.exists():
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:

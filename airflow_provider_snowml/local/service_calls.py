@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from . import models, services, services_sql
+from . import services, services_sql
 from .catalog import Object, Qualified
 from .containers import PENDING, RUNNING
 from .errors import SnowflakeError, compilation_error
 from .model_types import duckdb_type, from_json, method_of, typed_arguments
+from .models import Method, method_from_data
 
 if TYPE_CHECKING:
     from .account import Account
-    from .models import Method
     from .session import Session
 
 ROWS_AT_ONCE = 2000
@@ -67,25 +67,11 @@ def rewrite_call(session: Session, name: Qualified, method_name: str, arguments:
     service = services.get(session, name)
     if services.is_job(service):
         raise compilation_error(f"{name} is a job service, which has no functions.")
-    version = _version(session, service)
-    offered = [m for m in version.methods if m.type != "TABLE_FUNCTION"]
+    offered = map(method_from_data, service.data["methods"])
     method = method_of(offered, method_name, f"service {name}")
     function = f"SNOWML_SERVICE_{service.data['id']}_{method.target_method}".upper()
     _register(session, function, service, method)
     return f"{function}({', '.join(typed_arguments(method, arguments))})"
-
-
-def _version(session: Session, service: Object) -> models.Version:
-    for found in session.account.catalog.list("MODEL"):
-        for version in models.from_object(found).versions:
-            if version.id == service.data["version_id"]:
-                return version
-    raise SnowflakeError(
-        2003,
-        "02000",
-        f"SQL compilation error:\nModel {service.data['model']} of service {service.name} does not exist"
-        " or not authorized.",
-    )
 
 
 def _register(session: Session, function: str, service: Object, method: Method) -> None:

@@ -7,10 +7,10 @@ Loads the uploaded package once and answers HTTP on a port of the loopback inter
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import threading
-import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -104,16 +104,17 @@ class Handler(BaseHTTPRequestHandler):
         log(format % values)
 
 
-def _end_with_server(parent: int) -> None:
+def _end_with_server() -> None:
     """A server that was killed leaves no instance behind; the next one starts them again."""
-    while os.getppid() == parent:
-        time.sleep(2)
-    os._exit(1)
+    server = multiprocessing.parent_process()
+    if server is not None:
+        server.join()
+        os._exit(1)
 
 
 def main(name: str) -> None:
     """:param name: the container's directory."""
-    threading.Thread(target=_end_with_server, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_server, daemon=True).start()
     directory = Path(name)
     spec = json.loads((directory / "spec.json").read_text())
     try:

@@ -94,6 +94,9 @@ def start(account: Account, service: Object) -> None:
         return
     for id_ in instance_ids(service):
         account.containers.renew(id_, service.data["worker"], service_worker.main)
+    current = account.catalog.find("SERVICE", service.name)
+    if current is None or current.data["id"] != service.data["id"] or current.data["suspended"]:
+        stop(account, service, "The service was dropped or suspended meanwhile")
 
 
 def start_waiting(account: Account, pool: str) -> None:

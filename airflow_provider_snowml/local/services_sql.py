@@ -190,11 +190,16 @@ def _instance(account: Account, service: Object, number: int) -> dict[str, Any]:
         "restart_count": restarts["count"],
         "creation_time": service.created_on.isoformat(),
         "start_time": None if found["status"] == PENDING else since,
-        "last_exit_code": restarts["exit_code"],
+        "last_exit_code": _exit_code(restarts["exit_code"]),
         "last_restart_time": restarts["time"]
         and datetime.datetime.fromtimestamp(restarts["time"], datetime.UTC).isoformat(),
         "spec_digest": service.data["id"],
     }
+
+
+def _exit_code(code: int | None) -> int | None:
+    """A process that was killed by a signal has 128 and its number, as in a container."""
+    return code if code is None or code >= 0 else 128 - code
 
 
 @statement("SHOW ENDPOINTS IN SERVICE", reads_only=True)

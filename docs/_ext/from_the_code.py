@@ -115,7 +115,10 @@ class Functions(_Generated):
 
     def lines(self) -> Iterator[str]:
         for decorator, kind in (("system_function", "Scalar"), ("table_function", "Table")):
-            yield f"{kind} functions: {_codes(registered(decorator))}."
+            # These stand for something that has no function's name in Snowflake.
+            inner = ("SNOWML_", "VIEW.")
+            names = [name for name in registered(decorator) if not name.startswith(inner)]
+            yield f"{kind} functions: {_codes(names)}."
             yield ""
 
 

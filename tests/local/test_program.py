@@ -77,6 +77,16 @@ def test_serve_env_stop(serve, monkeypatch, tmp_path):
     assert gone.returncode == 1 and "no server runs" in gone.stderr
 
 
+def test_a_password_and_the_place_of_the_bundle_may_be_given(serve, monkeypatch, tmp_path):
+    monkeypatch.setenv("SNOWML_LOCAL_PASSWORD", "given")
+    bundle = tmp_path / "trust" / "bundle.pem"
+    bundle.parent.mkdir()
+    parameters = serve("--bundle", str(bundle)).parameters()
+    assert parameters["password"] == "given"
+    with connect(parameters, bundle, monkeypatch) as connection:
+        assert connection.cursor().execute("SELECT 1").fetchone() == (1,)
+
+
 def test_http(serve):
     served = serve("--http")
     parameters = served.parameters()

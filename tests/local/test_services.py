@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import requests
 import yaml
-from snowflake.connector import DictCursor
+from snowflake.connector import DictCursor, connect
 from snowflake.connector.errors import DatabaseError, ProgrammingError
 from snowflake.ml.model._client.ops.deployment_step import DeploymentStep, get_service_id_from_deployment_step
 from snowflake.ml.registry import Registry
@@ -124,10 +124,8 @@ def pool(models) -> str:
 @pytest.fixture(scope="module")
 def served(local_snowflake, models, pool) -> str:
     """A public service of the model with a parameter, two instances; its name."""
-    import snowflake.connector
-
     name = "SNOWML.SHARED_MODELS.SERVED"
-    with snowflake.connector.connect(**local_snowflake.connection_parameters) as connection:
+    with connect(**local_snowflake.connection_parameters) as connection:
         deploy(connection, name, CUSTOM, ingress_enabled=True, min_instances=2, max_instances=2)
     return name
 
@@ -233,6 +231,20 @@ def test_an_image_is_built_once(connection, schema, model, pool):
     deploy(connection, f"{schema}.S4", model, build={"image_repo": f"{schema}.REPO"})
     assert len(show(connection, "SHOW SERVICES STARTS WITH 'MODEL_BUILD_'")) == 3
     assert "/repo/" in instances(connection, f"{schema}.S4")[0]["image_name"]
+
+
+def test_image_repositories(connection, schema):
+    cursor = connection.cursor()
+    cursor.execute("CREATE IMAGE REPOSITORY REPO COMMENT = 'images'")
+    cursor.execute("CREATE IMAGE REPOSITORY IF NOT EXISTS REPO")
+    with pytest.raises(ProgrammingError, match="already exists"):
+        cursor.execute("CREATE IMAGE REPOSITORY REPO")
+    (row,) = show(connection, "SHOW IMAGE REPOSITORIES LIKE 'rep%'")
+    assert (row["name"], row["comment"]) == ("REPO", "images")
+    assert row["repository_url"].endswith("/" + schema.replace(".", "/").lower() + "/repo")
+    cursor.execute("DROP IMAGE REPOSITORY REPO")
+    cursor.execute("DROP IMAGE REPOSITORY IF EXISTS REPO")
+    assert show(connection, "SHOW IMAGE REPOSITORIES") == []
 
 
 @pytest.mark.parametrize("how", ["query", "job", "drop"])
@@ -439,6 +451,29 @@ def test_who_may_ask(endpoint, connection, local_snowflake):
     assert answer.status_code == 404
 
 
+def test_a_request_resumes_a_service(local_snowflake, connection, schema, model, pool):
+    service = f"{schema}.S"
+    deploy(connection, service, model, ingress_enabled=True)
+    connection.cursor().execute(f"ALTER SERVICE {service} SUSPEND")
+    (shown,) = show(connection, f"SHOW ENDPOINTS IN SERVICE {service}")
+    url = f"https://{shown['ingress_url']}/predict"
+    headers = {"Authorization": f'Snowflake Token="{connection.rest.token}"'}
+    body = {"data": [[7, 30.0, 1.0]]}
+
+    def answered():
+        answer = requests.post(url, json=body, headers=headers, timeout=WAIT)
+        assert answer.status_code in (200, 503)
+        return answer if answer.status_code == 200 else None
+
+    answer = eventually(answered, "the service is resumed by a request")
+    assert answer.json() == {"data": [[7, {"output_feature_0": "late"}]]}
+    connection.cursor().execute(f"ALTER SERVICE {service} SET AUTO_RESUME = FALSE")
+    connection.cursor().execute(f"ALTER SERVICE {service} SUSPEND")
+    answer = requests.post(url, json=body, headers=headers, timeout=WAIT)
+    assert answer.status_code == 503
+    assert "suspended" in answer.json()["error"]
+
+
 def test_in_sql(connection, served):
     cursor = connection.cursor()
     sql = f"SELECT {served}!PREDICT(SEQ4(), 0, 5):SHIFTED::FLOAT AS S FROM TABLE(GENERATOR(ROWCOUNT => 5000))"
@@ -524,14 +559,13 @@ def test_an_instance_that_dies_is_started_again(local_snowflake, connection, sch
         return container if container["restart_count"] and container["status"] == "READY" else None
 
     container = eventually(restarted, "the instance is ready again")
-    assert (container["restart_count"], container["last_exit_code"]) == (1, "-9")
+    assert (container["restart_count"], container["last_exit_code"]) == (1, "137")
     assert container["last_restart_time"] is not None
     assert describe(connection, service)["status"] == "RUNNING"
 
 
 def test_a_model_that_cannot_be_loaded(local_snowflake, connection, schema, model, pool):
     connection.cursor().execute(f"CREATE MODEL BROKEN WITH VERSION V1 FROM MODEL {model} VERSION V1")
-    deploy(connection, f"{schema}.GOOD", "BROKEN".join([f"{schema}.", ""]))
     found = Path(local_snowflake.data_dir, "models").glob("*/versions/*/functions/predict.py")
     newest = max(found, key=lambda f: f.stat().st_ctime)
     newest.write_text("raise RuntimeError('this model is broken')\n")
@@ -553,11 +587,13 @@ def test_a_model_that_is_dropped(local_snowflake, connection, schema, model, poo
     deploy(connection, service, model, ingress_enabled=True)
     connection.cursor().execute(f"DROP MODEL {model}")
     assert describe(connection, service)["status"] == "RUNNING"
-    with pytest.raises(ProgrammingError, match=r"FLIGHTS.*does not exist"):
-        connection.cursor().execute(f"SELECT {service}!PREDICT(30, 1)")
+    call = f"SELECT {service}!PREDICT(30, 1):output_feature_0::TEXT"
+    assert connection.cursor().execute(call).fetchone() == ("late",)
     connection.cursor().execute(f"ALTER SERVICE {service} SUSPEND")
     connection.cursor().execute(f"ALTER SERVICE {service} RESUME")
     wait_for(connection, service, "FAILED")
+    with pytest.raises(DatabaseError, match="no service hosts found"):
+        connection.cursor().execute(call)
 
 
 def test_a_suspended_pool(connection, schema, model):
@@ -613,3 +649,32 @@ def test_the_history_is_of_jobs_only(connection, served):
 def test_json_of_show_versions(connection, served):
     (row,) = show(connection, f"SHOW VERSIONS IN MODEL {CUSTOM}")
     assert json.loads(row["inference_services"]) == [served]
+
+
+def test_a_server_that_was_killed_and_one_that_is_stopped(tmp_path, rows):
+    """Its services run again after the next start, and no process of them is left behind."""
+    from sklearn.linear_model import LogisticRegression
+    from snowflake.snowpark import Session
+
+    from airflow_provider_snowml.local import LocalSnowflake
+
+    service = "SNOWML.PUBLIC.S"
+    with LocalSnowflake(tmp_path, image_build_seconds=0) as snowflake:
+        with Session.builder.configs(snowflake.connection_parameters).create() as session:
+            session.sql(
+                "CREATE COMPUTE POOL SERVICES_POOL MIN_NODES = 1 MAX_NODES = 1 INSTANCE_FAMILY = CPU_X64_XS"
+            ).collect()
+            classifier = LogisticRegression().fit(rows, rows.F1 > 20)
+            registry = Registry(session, database_name="SNOWML", schema_name="PUBLIC")
+            registry.log_model(classifier, model_name="M", version_name="V1", sample_input_data=rows)
+            deploy(session.connection, service, "SNOWML.PUBLIC.M")
+            (first,) = pids(snowflake, session.connection, service)
+        os.kill(snowflake.address.pid, signal.SIGKILL)
+    eventually(lambda: not is_alive(first), "the instance has ended with its server")
+    with LocalSnowflake(tmp_path) as snowflake, connect(**snowflake.connection_parameters) as connection:
+        wait_for(connection, service, "RUNNING")
+        (second,) = pids(snowflake, connection, service)
+        assert is_alive(second)
+        cursor = connection.cursor().execute(f"SELECT {service}!PREDICT(30, 1):output_feature_0::BOOLEAN")
+        assert cursor.fetchone() == (True,)
+    assert not is_alive(second)
