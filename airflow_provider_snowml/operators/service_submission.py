@@ -105,6 +105,7 @@ def deploy_or_attach(
         since=snowflake_time(hook).isoformat(),
     )
     if decision.action is ServiceAction.ATTACH and old is not None:
+        store.set(STATE_KEY, old.to_dict())
         on_live(old)
         _resume(hook, found)
         return old

@@ -54,9 +54,9 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
 
     The statement that deploys it is sent without waiting for it; then it is followed, while it builds the
     model's image, and the service, until every instance is ready. A retry finds what an earlier try of the
-    same run has started, and goes on waiting for it; what that try left FAILED is dropped and deployed again,
-    and so is what a run had not finished when it was cleared. For any other service of the name, one that
-    was ready when its run was cleared too, ``if_exists`` decides.
+    same run has started, and goes on waiting for it. A service that fails is kept, with its logs, until it is
+    dropped or a retry replaces it; so does a cleared run replace what it had not finished. For any other
+    service of the name, one that was ready when its run was cleared too, ``if_exists`` decides.
 
     XCom: ``{"service_name", "model_name", "version_name", "status", "instances", "ingress_url", "dns_name",
     "query_id", "reused"}``. ``ingress_url`` is ``None`` without ingress, and until Snowflake has one.
