@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from airflow_provider_snowml.core.batch_job import (
     ENDED,
     MANIFEST_FILE,
+    PREFIX,
     SUCCESS_FILE,
     Attempt,
     JobManifest,
     JobOwner,
 )
-from airflow_provider_snowml.core.batch_poller import Outcome, Poller, Statement, Verdict
+from airflow_provider_snowml.core.batch_poller import Observation, Outcome, Poller, Statement, Verdict
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.exceptions import BatchJobConflictError, ObjectNotFoundError, SnowMLError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -157,16 +159,12 @@ class JobWatch:
             if not self._connected:
                 self._connection.enter_context(self.hook.open_connection())
                 self._connected = True
-            seen = self.hook.observe_job(self.job, self.output, self.query_id)
+            seen: Observation | str = self.hook.observe_job(self.job, self.output, self.query_id)
         except Exception as error:  # whatever it is, the job goes on and so does the wait
             self.close()
-            verdict = self.poller.failed(f"{type(error).__name__}: {error}", time.time())
-        else:
-            verdict = self.poller.observed(seen, time.time())
-        if verdict.detail != self._last_detail:
-            level = logging.WARNING if "failed" in verdict.detail or "does not know" in verdict.detail else 20
-            log.log(level, "%s: %s", self.job or self.output, verdict.detail)
-            self._last_detail = verdict.detail
+            seen = _in_short(error)
+        verdict = judge(self.poller, seen)
+        self._last_detail = log_change(str(self.job or self.output), verdict, self._last_detail)
         return verdict
 
     def close(self) -> None:
@@ -176,6 +174,91 @@ class JobWatch:
             self._connection.close()
         except Exception:
             log.debug("Closing a broken connection failed.", exc_info=True)
+
+
+def judge(poller: Poller, seen: Observation | str) -> Verdict:
+    """What a look means; a text is why it failed."""
+    if isinstance(seen, str):
+        return poller.failed(seen, time.time())
+    return poller.observed(seen, time.time())
+
+
+def log_change(what: str, verdict: Verdict, last: str) -> str:
+    """Log a verdict that differs from the last one; its detail."""
+    if verdict.detail != last:
+        doubtful = "failed" in verdict.detail or "does not know" in verdict.detail
+        log.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", what, verdict.detail)
+    return verdict.detail
+
+
+@dataclass(frozen=True)
+class Waited:
+    """A job that is waited for.
+
+    :param job_name: its full name; ``None`` to look at its output alone.
+    :param output: its output directory, fully qualified.
+    :param query_id: the statement that starts it, if known.
+    """
+
+    job_name: str | None
+    output: str
+    query_id: str | None
+
+
+class JobsWatch:
+    """Looks at many jobs of a schema at once, over one connection that it keeps and replaces when it breaks.
+
+    One statement says which of them are live. Only into the others it looks one by one.
+
+    :param hook: the hook, used by nobody else meanwhile.
+    :param schema: the schema.
+    """
+
+    def __init__(self, hook: SnowMLHook, schema: SchemaName) -> None:
+        self.hook = hook
+        self.schema = schema
+        self._connection = ExitStack()
+        self._connected = False
+
+    def look(self, waited: Collection[Waited]) -> dict[Waited, Observation | str]:
+        """What it saw of each, or why the look failed. Nothing is raised."""
+        try:
+            if not self._connected:
+                self._connection.enter_context(self.hook.open_connection())
+                self._connected = True
+            names = any(job.job_name for job in waited)
+            statuses = self.hook.list_jobs(self.schema, f"{PREFIX}_") if names else {}
+        except Exception as error:  # whatever it is, each that waits counts it
+            self.close()
+            return dict.fromkeys(waited, _in_short(error))
+        live = {
+            job_identifier(self.schema, name).sql: status
+            for name, status in statuses.items()
+            if status not in ENDED
+        }
+        return {
+            job: Observation(live[job.job_name]) if job.job_name in live else self._look_into(job)
+            for job in waited
+        }
+
+    def _look_into(self, job: Waited) -> Observation | str:
+        name = QualifiedName.parse(job.job_name) if job.job_name else None
+        try:
+            return self.hook.observe_job(name, StageLocation.parse(job.output), job.query_id)
+        except Exception as error:  # that of one job must not hold up the others
+            return _in_short(error)
+
+    def close(self) -> None:
+        """Close its connection. What it looked at goes on."""
+        self._connected = False
+        try:
+            self._connection.close()
+        except Exception:
+            log.debug("Closing a broken connection failed.", exc_info=True)
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def is_over(verdict: Verdict) -> bool:

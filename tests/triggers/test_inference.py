@@ -5,6 +5,8 @@ import importlib
 from dataclasses import asdict
 from typing import Any
 
+from airflow.triggers.shared_stream import SharedStreamManager
+
 from airflow_provider_snowml.core.batch_poller import Limits
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
@@ -63,7 +65,7 @@ def test_its_event_says_how_the_job_ended(scoring) -> None:
 
 def test_passing_errors_are_tolerated_and_lasting_ones_leave_the_job(scoring, monkeypatch) -> None:
     job, location = start(scoring, "TOLERATED", 2)
-    real = SnowMLHook.observe_job
+    real = SnowMLHook.list_jobs
     looks = iter([True, True, False, True, True])
 
     def flaky(self: SnowMLHook, *arguments: Any) -> Any:
@@ -71,13 +73,79 @@ def test_passing_errors_are_tolerated_and_lasting_ones_leave_the_job(scoring, mo
             raise ConnectionError("gone")
         return real(self, *arguments)
 
-    monkeypatch.setattr(SnowMLHook, "observe_job", flaky)
+    monkeypatch.setattr(SnowMLHook, "list_jobs", flaky)
     assert asyncio.run(first_event(trigger(job, location)))["outcome"] == "succeeded"
 
     looks = iter([True] * 3)
     event = asyncio.run(first_event(trigger(job, location)))
     assert event["outcome"] == "poll_errors"
     assert "ConnectionError: gone" in event["detail"]
+
+
+async def together(*triggers: SnowMLBatchJobTrigger) -> list[dict[str, Any]]:
+    """Run triggers as the triggerer does: over its shared streams."""
+    manager = SharedStreamManager()
+
+    async def one(number: int, task: SnowMLBatchJobTrigger) -> dict[str, Any]:
+        key = task.shared_stream_key()
+        stream = manager.subscribe(trigger_id=number, trigger=task, key=key)
+        try:
+            async for event in task.filter_shared_stream(stream):
+                return dict(event.payload)
+            raise AssertionError("no event")
+        finally:
+            await manager.unsubscribe(number, key)
+
+    return await asyncio.gather(*(one(number, task) for number, task in enumerate(triggers)))
+
+
+def test_many_share_one_poll(scoring, monkeypatch) -> None:
+    logins, looked_into = [], []
+    connect, observe = SnowMLHook.get_conn, SnowMLHook.observe_job
+
+    def counted(self: SnowMLHook, job: Any, *arguments: Any) -> Any:
+        looked_into.append(job.name.name)
+        if job.name.name == "SNOWML_FORBIDDEN":
+            raise PermissionError("not yours")
+        return observe(self, job, *arguments)
+
+    quick = start(scoring, "SNOWML_QUICK", 1)
+    slow = start(scoring, "SNOWML_LONGER", 4)
+    bad = start(scoring, "SNOWML_BROKEN", -1)
+    stranger = start(scoring, "STRANGER", 1)  # a name that is not ours is looked into one by one
+    missing, forbidden = (
+        (f"{scoring.schema}.SNOWML_{what}", f"@{scoring.schema}.ST/triggered/SNOWML_{what}/")
+        for what in ("MISSING", "FORBIDDEN")
+    )
+    monkeypatch.setattr(SnowMLHook, "observe_job", counted)
+    monkeypatch.setattr(SnowMLHook, "get_conn", lambda self: logins.append(1) or connect(self))
+    jobs = [quick, quick, slow, bad, stranger, missing, forbidden]
+    tasks = [trigger(job, location, poll_interval=0.3) for job, location in jobs]
+    assert len({task.shared_stream_key() for task in tasks}) == 1
+    events = asyncio.run(together(*tasks))
+    assert [event["job_name"] for event in events] == [job for job, _ in jobs]
+    outcomes = ["succeeded", "succeeded", "succeeded", "failed", "succeeded", "lost", "poll_errors"]
+    assert [event["outcome"] for event in events] == outcomes
+    assert "not yours" in events[-1]["detail"]
+    assert len(logins) == 1
+    assert looked_into.count("SNOWML_LONGER") <= 3  # not while it is live
+    assert not SnowMLBatchJobTrigger._waited_for
+
+
+def test_other_connections_schemas_and_intervals_have_their_own_poll(scoring) -> None:
+    job, location = "DB.SC.J", "@DB.SC.ST/x/J/"
+    other = trigger(job, location).hook_arguments | {"role": "OTHER"}
+    keys = [
+        task.shared_stream_key()
+        for task in (
+            trigger(job, location),
+            trigger("DB.OTHER.J", location),
+            trigger(job, location, poll_interval=5),
+            trigger(job, location, hook_arguments=other),
+        )
+    ]
+    assert len(set(keys)) == 4
+    assert trigger(None, location).shared_stream_key() == keys[0]
 
 
 def test_a_kill_cancels_its_job_and_no_other(scoring) -> None:
