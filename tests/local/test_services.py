@@ -215,6 +215,18 @@ def test_create_without_waiting(session, connection, schema, pool, form):
     assert sql.fetchone()[0].startswith("CALL SYSTEM$DEPLOY_MODEL('@") == (form == "in a stage")
 
 
+def test_a_model_with_more_columns_than_a_function_takes_arguments(registry, connection, schema, pool):
+    from sklearn.linear_model import LinearRegression
+
+    wide = pd.DataFrame([[float(i == j) for j in range(501)] for i in range(4)]).add_prefix("C")
+    regression = LinearRegression().fit(wide, [0.0, 1.0, 2.0, 3.0])
+    version = registry.log_model(regression, model_name="WIDE", version_name="V1", sample_input_data=wide)
+    deploy(connection, f"{schema}.S", f"{schema}.WIDE")
+    values = ", ".join(f"'{name}', {float(name == 'C2')}" for name in wide.columns)
+    call = f"SELECT {schema}.S!PREDICT(OBJECT_CONSTRUCT_KEEP_NULL({values})):output_feature_0::FLOAT"
+    assert connection.cursor().execute(call).fetchone()[0] == pytest.approx(2.0)
+
+
 # -- the image build --------------------------------------------------------------------------------------
 
 
