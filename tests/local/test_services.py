@@ -220,7 +220,7 @@ def test_a_model_with_more_columns_than_a_function_takes_arguments(registry, con
 
     wide = pd.DataFrame([[float(i == j) for j in range(501)] for i in range(4)]).add_prefix("C")
     regression = LinearRegression().fit(wide, [0.0, 1.0, 2.0, 3.0])
-    version = registry.log_model(regression, model_name="WIDE", version_name="V1", sample_input_data=wide)
+    registry.log_model(regression, model_name="WIDE", version_name="V1", sample_input_data=wide)
     deploy(connection, f"{schema}.S", f"{schema}.WIDE")
     values = ", ".join(f"'{name}', {float(name == 'C2')}" for name in wide.columns)
     call = f"SELECT {schema}.S!PREDICT(OBJECT_CONSTRUCT_KEEP_NULL({values})):output_feature_0::FLOAT"
