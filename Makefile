@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CLEAN := env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV $(shell env | sed -n 's/^\(\(AIRFLOW\|SNOWFLAKE\)_*[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down env test docs lint format clean
+.PHONY: help install demo up down env test docs pictures lint format clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: $(STAMP) ## Run the tests
 docs: $(STAMP) ## Build the documentation into docs/_build; a warning is an error
 	$(CLEAN) $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo "docs/_build/index.html"
+
+pictures: $(STAMP) ## Run the examples, and take the pictures of them anew; needs chromium and chromedriver
+	$(CLEAN) $(BIN)/python scripts/pictures.py
 
 lint: $(STAMP) ## ruff, mypy --strict, and the direction of the imports
 	$(CLEAN) $(BIN)/ruff check .

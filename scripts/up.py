@@ -186,6 +186,7 @@ The example DAGs are paused and their schedules have ended: nothing runs until y
       --from-date 2013-01-14 --to-date 2013-01-22 --max-active-runs 1
   {me} airflow backfill create --dag-id flight_delays_score \\
       --from-date 2013-01-28 --to-date 2013-02-03T23:00 --max-active-runs 3
+  {me} airflow dags trigger flight_delays_serve
 
 each when the one before has succeeded. To end everything: {down}. What was done stays in {here}/ for the next
 time; removing that directory forgets it.

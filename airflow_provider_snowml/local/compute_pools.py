@@ -103,6 +103,16 @@ def live_services(session: Session, pool: Object) -> list[Object]:
     return [s for s in mine if services.state(session.account, s)["status"] in services.LIVE]
 
 
+def _services(session: Session, pool: Object) -> list[Object]:
+    """What would be lost with the pool: what runs in it or waits for it, and suspended services."""
+    suspended = [
+        s
+        for s in session.account.catalog.list("SERVICE")
+        if s.data["compute_pool"] == pool.name.name and s.data.get("suspended")
+    ]
+    return [*live_services(session, pool), *suspended]
+
+
 def _row(session: Session, pool: Object) -> dict[str, Any]:
     live = [s for s in live_services(session, pool) if not s.data["waits_for_pool"]]
     used = min(pool.data["max_nodes"], len(live))
@@ -118,7 +128,7 @@ def _row(session: Session, pool: Object) -> dict[str, Any]:
         **{k: pool.data[k] for k in ("min_nodes", "max_nodes", "instance_family", "auto_resume")},
         "name": pool.name.name,
         "state": state,
-        "num_services": len([s for s in live if not services.is_job(s)]),
+        "num_services": len([s for s in _services(session, pool) if not services.is_job(s)]),
         "num_jobs": len([s for s in live if services.is_job(s)]),
         "auto_suspend_secs": pool.data["auto_suspend_secs"],
         "active_nodes": used if not pool.data["suspended"] else 0,
@@ -175,7 +185,7 @@ def alter_compute_pool(session: Session, reader: Reader) -> Result:
         raise does_not_exist("Compute Pool", str(name))
     if reader.accept("STOP", "ALL"):
         reader.done()
-        for service in live_services(session, catalog.get("COMPUTE POOL", name)):
+        for service in _services(session, catalog.get("COMPUTE POOL", name)):
             services.drop(session, service)
         return status("Statement executed successfully.")
     with catalog.change("COMPUTE POOL", name) as pool:
@@ -234,12 +244,12 @@ def drop_compute_pool(session: Session, reader: Reader) -> Result:
                 f"Drop statement executed successfully ({quote_if_needed(name.name)} already dropped)."
             )
         raise does_not_exist("Compute Pool", str(name))
-    live = live_services(session, pool)
+    live = _services(session, pool)
     if live:
         raise SnowflakeError(
             392503,
             "42601",
-            f"Cannot drop compute pool {name}: {len(live)} service(s) run in it"
+            f"Cannot drop compute pool {name}: {len(live)} service(s) are in it"
             f" ({', '.join(str(s.name) for s in live[:5])}). Drop them, or ALTER COMPUTE POOL"
             f" {name} STOP ALL.",
         )

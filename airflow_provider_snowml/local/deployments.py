@@ -1,4 +1,9 @@
-"""SYSTEM$DEPLOY_MODEL: the image of a model version, then a service that answers with it."""
+"""SYSTEM$DEPLOY_MODEL: the image of a model version, then a service that answers with it.
+
+Simulated: the image (see build_worker), CPU and memory requests, and workers, which are threads of
+one process. A service has ``min_instances`` instances, or one; it neither scales up to
+``max_instances`` nor suspends itself when idle.
+"""
 
 from __future__ import annotations
 

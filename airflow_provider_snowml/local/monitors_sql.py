@@ -66,10 +66,15 @@ def create_model_monitor(session: Session, reader: Reader) -> Result:
     monitor = _new_monitor(session, name, given)
     _refuse_second_monitor(session, monitor)
     monitors.check(session, monitor)
-    catalog.create(KIND, name, session.role, monitor.data(), monitor.comment, replace=replace)
+    # The snapshot first: a monitor that is there has it.
+    monitors.keep_baseline(session, monitor, monitor.baseline)
+    try:
+        catalog.create(KIND, name, session.role, monitor.data(), monitor.comment, replace=replace)
+    except SnowflakeError:
+        monitors.forget(session.account, monitor)
+        raise
     if existing is not None:
         monitors.forget(session.account, monitors.from_object(existing))
-    monitors.keep_baseline(session, monitor, monitor.baseline)
     return status(f"Model monitor {quote_if_needed(name.name)} successfully created.")
 
 

@@ -111,6 +111,7 @@ def test_the_commands_that_up_prints_are_understood(up):
         "flight_delays_load",
         "flight_delays_retrain",
         "flight_delays_score",
+        "flight_delays_serve",
     ]
 
 

@@ -371,6 +371,14 @@ def test_performance(metric, sample):
             }
 
 
+def test_through_snowpark(metric, session, sample):
+    from snowflake.snowpark.functions import lit
+
+    arguments = ("MON", "COUNT", "SCORE", "ALL", START, datetime(2024, 3, 1))
+    found = session.table_function("MODEL_MONITOR_STAT_METRIC", *map(lit, arguments))
+    assert found.select("METRIC_VALUE").collect()[0][0] == len(sample)
+
+
 def test_drift(metric, sample):
     first = weeks(sample)[0][1]
     found = metric("DRIFT", "DIFFERENCE_OF_MEANS", "f1", "1 WEEK")

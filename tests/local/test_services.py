@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import requests
 import yaml
 from snowflake.connector import DictCursor, connect
 from snowflake.connector.errors import DatabaseError, ProgrammingError
+from snowflake.ml._internal.platform_capabilities import PlatformCapabilities
 from snowflake.ml.model._client.ops.deployment_step import DeploymentStep, get_service_id_from_deployment_step
 from snowflake.ml.registry import Registry
 
@@ -95,6 +97,16 @@ def wait_for(connection, service: str, status: str) -> dict:
         return row if row["status"] == status else None
 
     return eventually(check, f"{service} is {status}")
+
+
+def suspended_pool(connection) -> str:
+    """A pool that nothing but ALTER resumes: what is put there stays PENDING."""
+    name = f"P_{uuid.uuid4().hex}".upper()
+    connection.cursor().execute(
+        f"CREATE COMPUTE POOL {name} MIN_NODES = 1 MAX_NODES = 1 INSTANCE_FAMILY = CPU_X64_XS"
+        " INITIALLY_SUSPENDED = TRUE AUTO_RESUME = FALSE"
+    )
+    return name
 
 
 def pids(snowflake, connection, service: str) -> list[int]:
@@ -181,7 +193,14 @@ def test_create_run_list_and_delete(version, session, schema, rows, models):
         version.delete_service(f"{schema}.S")
 
 
-def test_create_without_waiting(version, session, connection, schema):
+@pytest.mark.parametrize("form", ["inline", "in a stage"])
+def test_create_without_waiting(session, connection, schema, pool, form):
+    """Where the server does not know of inline specifications, snowflake-ml uploads a file."""
+    with contextlib.ExitStack() as stack:
+        if form == "in a stage":
+            stack.enter_context(PlatformCapabilities.mock_features({}))
+        registry = Registry(session, database_name="SNOWML", schema_name="SHARED_MODELS")
+        version = registry.get_model("CLASSIFIER").version("V1")
     job = version.create_service(
         service_name=f"{schema}.S", service_compute_pool="SERVICES_POOL", force_rebuild=True, block=False
     )
@@ -189,28 +208,37 @@ def test_create_without_waiting(version, session, connection, schema):
     assert wait_for(connection, build, "DONE")["is_job"] == "true"
     assert "S" in job.result()[0][0]
     assert describe(connection, f"{schema}.S")["status"] == "RUNNING"
+    sql = connection.cursor().execute(
+        "SELECT QUERY_TEXT FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY()) WHERE QUERY_ID = %s",
+        (job.query_id,),
+    )
+    assert sql.fetchone()[0].startswith("CALL SYSTEM$DEPLOY_MODEL('@") == (form == "in a stage")
 
 
-def test_the_specification_in_a_stage(connection, schema, pool, tmp_path):
-    connection.cursor().execute("CREATE TEMPORARY STAGE ST")
-    (tmp_path / "deploy.yml").write_text(specification(f"{schema}.S"))
-    connection.cursor().execute(f"PUT 'file://{tmp_path}/deploy.yml' @ST AUTO_COMPRESS = FALSE")
-    cursor = connection.cursor()
-    query = cursor.execute_async(f"CALL SYSTEM$DEPLOY_MODEL('@{schema}.ST/deploy.yml')")["queryId"]
-    assert "S" in result(connection, query)
-    assert describe(connection, f"{schema}.S")["status"] == "RUNNING"
+def test_a_model_with_more_columns_than_a_function_takes_arguments(registry, connection, schema, pool):
+    from sklearn.linear_model import LinearRegression
+
+    wide = pd.DataFrame([[float(i == j) for j in range(501)] for i in range(4)]).add_prefix("C")
+    regression = LinearRegression().fit(wide, [0.0, 1.0, 2.0, 3.0])
+    registry.log_model(regression, model_name="WIDE", version_name="V1", sample_input_data=wide)
+    deploy(connection, f"{schema}.S", f"{schema}.WIDE")
+    values = ", ".join(f"'{name}', {float(name == 'C2')}" for name in wide.columns)
+    call = f"SELECT {schema}.S!PREDICT(OBJECT_CONSTRUCT_KEEP_NULL({values})):output_feature_0::FLOAT"
+    assert connection.cursor().execute(call).fetchone()[0] == pytest.approx(2.0)
 
 
 # -- the image build --------------------------------------------------------------------------------------
 
 
 def test_the_build_is_a_job_of_its_own(connection, schema, pool):
-    query = submit(connection, f"{schema}.S", build={"force_rebuild": True})
+    paused = suspended_pool(connection)
+    query = submit(connection, f"{schema}.S", build={"force_rebuild": True, "compute_pool": paused})
     build = f"{schema}." + get_service_id_from_deployment_step(query, DeploymentStep.MODEL_BUILD)
-    wait_for(connection, build, "RUNNING")
+    wait_for(connection, build, "PENDING")
     assert [s["name"] for s in show(connection, "SHOW SERVICES EXCLUDE JOBS")] == []
     (container,) = instances(connection, build)
     assert container["container_name"] == "model-build"
+    connection.cursor().execute(f"ALTER COMPUTE POOL {paused} RESUME")
     result(connection, query)
     assert describe(connection, build)["status"] == "DONE"
     sql = f"CALL SYSTEM$GET_SERVICE_LOGS('{build}', '0', 'model-build')"
@@ -249,11 +277,7 @@ def test_image_repositories(connection, schema):
 
 @pytest.mark.parametrize("how", ["query", "job", "drop"])
 def test_a_build_is_cancelled(connection, schema, model, how):
-    name = f"P_{uuid.uuid4().hex}".upper()
-    connection.cursor().execute(
-        f"CREATE COMPUTE POOL {name} MIN_NODES = 1 MAX_NODES = 1 INSTANCE_FAMILY = CPU_X64_XS"
-        " INITIALLY_SUSPENDED = TRUE AUTO_RESUME = FALSE"
-    )
+    name = suspended_pool(connection)
     query = submit(connection, f"{schema}.S", model, build={"compute_pool": name})
     build = f"{schema}." + get_service_id_from_deployment_step(query, DeploymentStep.MODEL_BUILD)
     wait_for(connection, build, "PENDING")
@@ -597,12 +621,8 @@ def test_a_model_that_is_dropped(local_snowflake, connection, schema, model, poo
 
 
 def test_a_suspended_pool(connection, schema, model):
-    name = f"P_{uuid.uuid4().hex}".upper()
+    name = suspended_pool(connection)
     cursor = connection.cursor()
-    cursor.execute(
-        f"CREATE COMPUTE POOL {name} MIN_NODES = 1 MAX_NODES = 1 INSTANCE_FAMILY = CPU_X64_XS"
-        " INITIALLY_SUSPENDED = TRUE AUTO_RESUME = FALSE"
-    )
     query = submit(connection, f"{schema}.S", model, pool=name)
     wait_for(connection, f"{schema}.S", "PENDING")
     (container,) = instances(connection, f"{schema}.S")
@@ -617,6 +637,8 @@ def test_a_suspended_pool(connection, schema, model):
     assert describe(connection, f"{schema}.S")["status"] == "SUSPENDED"
     cursor.execute(f"ALTER COMPUTE POOL {name} RESUME")
     assert describe(connection, f"{schema}.S")["status"] == "SUSPENDED"
+    with pytest.raises(ProgrammingError, match="1 service"):
+        cursor.execute(f"DROP COMPUTE POOL {name}")
     cursor.execute(f"ALTER SERVICE {schema}.S RESUME")
     wait_for(connection, f"{schema}.S", "RUNNING")
     with pytest.raises(ProgrammingError, match="1 service"):
