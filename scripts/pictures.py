@@ -37,13 +37,13 @@ def take(airflow: Airflow) -> None:
     IMAGES.mkdir(exist_ok=True)
     (first, *_) = airflow.get("dags/flight_delays_retrain/dagRuns?order_by=run_after")["dag_runs"]
     run = f"dags/flight_delays_retrain/runs/{quote(first['dag_run_id'])}"
-    with pages(airflow.url, height=820) as browser:
+    with pages(airflow.url, height=840) as browser:
         browser.log_in("admin", airflow.password or "")
         browser.dags(*DAG_IDS)
         browser.picture(IMAGES / "airflow_dags.png")
         browser.grid("dags/flight_delays_score", "score", "load")
         browser.picture(IMAGES / "airflow_flight_delays_score.png")
-    with pages(airflow.url, height=520) as browser:
+    with pages(airflow.url, height=600) as browser:
         browser.log_in("admin", airflow.password or "")
         browser.graph(run, "train", "evaluate", "decide")
         browser.picture(IMAGES / "airflow_flight_delays_retrain.png")
