@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from airflow_provider_snowml.core.batch_job import (
@@ -20,6 +19,7 @@ from airflow_provider_snowml.core.batch_job import (
 from airflow_provider_snowml.core.batch_poller import Observation, Outcome, Poller, Statement, Verdict
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.exceptions import BatchJobConflictError, ObjectNotFoundError, SnowMLError
+from airflow_provider_snowml.hooks.kept_connection import KeptConnection
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 log = logging.getLogger(__name__)
@@ -144,24 +144,19 @@ class JobWatch:
         output: StageLocation,
         query_id: str | None = None,
     ) -> None:
-        self.hook = hook
         self.poller = poller
         self.job = QualifiedName.parse(job_name) if job_name else None
         self.output = output
         self.query_id = query_id
-        self._connection = ExitStack()
-        self._connected = False
+        self._connection = KeptConnection(hook)
         self._last_detail = ""
 
     def look(self) -> Verdict:
         """Look once. A look that fails is judged too, and never raised."""
         try:
-            if not self._connected:
-                self._connection.enter_context(self.hook.open_connection())
-                self._connected = True
-            seen: Observation | str = self.hook.observe_job(self.job, self.output, self.query_id)
+            with self._connection.use() as hook:
+                seen: Observation | str = hook.observe_job(self.job, self.output, self.query_id)
         except Exception as error:  # whatever it is, the job goes on and so does the wait
-            self.close()
             seen = _in_short(error)
         verdict = judge(self.poller, seen)
         self._last_detail = log_change(str(self.job or self.output), verdict, self._last_detail)
@@ -169,11 +164,7 @@ class JobWatch:
 
     def close(self) -> None:
         """Close its connection. What it looked at goes on."""
-        self._connected = False
-        try:
-            self._connection.close()
-        except Exception:
-            log.debug("Closing a broken connection failed.", exc_info=True)
+        self._connection.close()
 
 
 def judge(poller: Poller, seen: Observation | str) -> Verdict:
@@ -217,19 +208,15 @@ class JobsWatch:
     def __init__(self, hook: SnowMLHook, schema: SchemaName) -> None:
         self.hook = hook
         self.schema = schema
-        self._connection = ExitStack()
-        self._connected = False
+        self._connection = KeptConnection(hook)
 
     def look(self, waited: Collection[Waited]) -> dict[Waited, Observation | str]:
         """What it saw of each, or why the look failed. Nothing is raised."""
         try:
-            if not self._connected:
-                self._connection.enter_context(self.hook.open_connection())
-                self._connected = True
-            names = any(job.job_name for job in waited)
-            statuses = self.hook.list_jobs(self.schema, f"{PREFIX}_") if names else {}
+            with self._connection.use() as hook:
+                names = any(job.job_name for job in waited)
+                statuses = hook.list_jobs(self.schema, f"{PREFIX}_") if names else {}
         except Exception as error:  # whatever it is, each that waits counts it
-            self.close()
             return dict.fromkeys(waited, _in_short(error))
         live = {
             job_identifier(self.schema, name).sql: status
@@ -250,11 +237,7 @@ class JobsWatch:
 
     def close(self) -> None:
         """Close its connection. What it looked at goes on."""
-        self._connected = False
-        try:
-            self._connection.close()
-        except Exception:
-            log.debug("Closing a broken connection failed.", exc_info=True)
+        self._connection.close()
 
 
 def _in_short(error: Exception) -> str:

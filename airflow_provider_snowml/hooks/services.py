@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -30,6 +29,7 @@ from airflow_provider_snowml.exceptions import (
     ServiceConflictError,
     SnowMLError,
 )
+from airflow_provider_snowml.hooks.kept_connection import KeptConnection
 from airflow_provider_snowml.hooks.snowml import Row, SnowMLHook
 
 log = logging.getLogger(__name__)
@@ -330,24 +330,19 @@ class ServiceWatch:
     def __init__(
         self, hook: SnowMLHook, poller: ServicePoller, *, service_name: str, query_id: str | None = None
     ) -> None:
-        self.hook = hook
         self.poller = poller
         self.service = QualifiedName.parse(service_name)
         self.query_id = query_id
         self.created_on: str | None = None
-        self._connection = ExitStack()
-        self._connected = False
+        self._connection = KeptConnection(hook)
         self._last_detail = ""
 
     def look(self) -> ServiceVerdict:
         """Look once. A look that fails is judged too, and never raised."""
         try:
-            if not self._connected:
-                self._connection.enter_context(self.hook.open_connection())
-                self._connected = True
-            seen = observe_deployment(self.hook, self.service, self.query_id)
+            with self._connection.use() as hook:
+                seen = observe_deployment(hook, self.service, self.query_id)
         except Exception as error:  # whatever it is, the service goes on and so does the wait
-            self.close()
             verdict = self.poller.failed(f"{type(error).__name__}: {error}", time.time())
         else:
             self.created_on = seen.created_on or self.created_on
@@ -357,11 +352,7 @@ class ServiceWatch:
 
     def close(self) -> None:
         """Close its connection. What it looked at goes on."""
-        self._connected = False
-        try:
-            self._connection.close()
-        except Exception:
-            log.debug("Closing a broken connection failed.", exc_info=True)
+        self._connection.close()
 
 
 def log_change(service: QualifiedName | str, verdict: ServiceVerdict, last: str) -> str:

@@ -7,7 +7,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Hashable
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from airflow_provider_snowml.core.model_service import DeploymentIntent, FoundSe
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.core.service_poller import ServiceObservation, ServicePoller, ServiceVerdict
 from airflow_provider_snowml.exceptions import StatementError
+from airflow_provider_snowml.hooks.kept_connection import KeptConnection
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.services import (
     ServiceWatch,
@@ -179,7 +179,7 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
                 names = {name for waited, name in cls._waited_for if waited == key}
                 yield await asyncio.to_thread(watch.look, names)
         finally:
-            await asyncio.to_thread(watch.close)
+            await asyncio.to_thread(watch.connection.close)
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Judge this trigger's service in each look, and yield the one event."""
@@ -204,9 +204,12 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing, where nothing shares: ``dag.test()``."""
         stream = self.open_shared_stream(self.serialize()[1])
-        async for event in self.filter_shared_stream(stream):
-            yield event
-            return
+        try:
+            async for event in self.filter_shared_stream(stream):
+                yield event
+                return
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
 
 
 class Snapshot:
@@ -231,35 +234,24 @@ class _SchemaWatch:
     """Looks at a schema's services, over one connection that it keeps and replaces when it breaks."""
 
     def __init__(self, hook: SnowMLHook, schema: SchemaName) -> None:
-        self.hook = hook
+        self.connection = KeptConnection(hook)
         self.schema = schema
-        self._connection = ExitStack()
-        self._connected = False
 
     def look(self, names: set[str]) -> Snapshot:
         try:
-            if not self._connected:
-                self._connection.enter_context(self.hook.open_connection())
-                self._connected = True
-            found = {service.name.sql: service for service in list_services(self.hook, self.schema).values()}
-            return Snapshot({name: self._observe(found.get(name)) for name in names})
+            with self.connection.use() as hook:
+                found = {service.name.sql: service for service in list_services(hook, self.schema).values()}
+                return Snapshot({name: self._observe(hook, found.get(name)) for name in names})
         except Exception as error:  # whatever it is, each subscriber counts it
-            self.close()
             return Snapshot(dict.fromkeys(names, f"{type(error).__name__}: {error}"))
 
-    def _observe(self, service: FoundService | None) -> ServiceObservation | str:
+    @staticmethod
+    def _observe(hook: SnowMLHook, service: FoundService | None) -> ServiceObservation | str:
         """A service that cannot be looked into is no reason for the others to wait."""
         try:
-            return observe(self.hook, service)
+            return observe(hook, service)
         except StatementError as error:
             return str(error)
-
-    def close(self) -> None:
-        self._connected = False
-        try:
-            self._connection.close()
-        except Exception:  # it was broken
-            return
 
 
 def _key(service_name: str, hook_arguments: dict[str, Any], poll_interval: float) -> Hashable:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -39,6 +45,9 @@ from airflow_provider_snowml.operators.services import (
     SnowMLCreateServiceOperator,
     SnowMLDropServiceOperator,
 )
+
+# The program that a worker is, for the test that kills one.
+WORKER = str(Path(__file__).with_name("service_worker.py"))
 
 
 def create(name: str, **arguments: Any) -> SnowMLCreateServiceOperator:
@@ -184,6 +193,30 @@ def test_a_statement_whose_reply_was_lost_is_found(serving, task_context, monkey
     with pytest.raises(TaskDeferred) as deferred:
         build_for_ever("LOST", deferrable=True).execute(context)
     assert [deferred.value.trigger.intent["query_id"]] == sent
+    asyncio.run(deferred.value.trigger.on_kill())
+
+
+def test_a_killed_worker_leaves_one_statement_that_the_retry_attaches_to(
+    serving, task_context, tmp_path
+) -> None:
+    state = tmp_path / "state.json"
+    worker = subprocess.Popen(
+        [sys.executable, WORKER, "ORPHAN"], env={**os.environ, "SNOWML_TEST_STORE": str(state)}
+    )
+
+    def stored() -> dict[str, Any]:
+        values = json.loads(state.read_text()) if state.exists() else {}
+        return values if values.get(STATE_KEY, {}).get("query_id") else {}
+
+    values = wait_for(stored, "the statement's id")
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    context = task_context("serve")
+    context["task_state_store"].values = values
+    with pytest.raises(TaskDeferred) as deferred:
+        build_for_ever("ORPHAN", deferrable=True).execute(context)
+    assert deferred.value.trigger.intent["query_id"] == values[STATE_KEY]["query_id"]
+    assert serving.hook().statement(values[STATE_KEY]["query_id"])[0] is Statement.RUNNING
     asyncio.run(deferred.value.trigger.on_kill())
 
 

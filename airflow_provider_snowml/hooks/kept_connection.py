@@ -1,0 +1,55 @@
+"""A connection that is kept from one look to the next."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+log = logging.getLogger(__name__)
+
+
+class KeptConnection:
+    """Keeps a hook's connection open between uses, and replaces it after one that failed.
+
+    A trigger that is cancelled closes it while a thread may still be using it: closing waits for that.
+
+    :param hook: the hook, used by nobody else meanwhile.
+    """
+
+    def __init__(self, hook: SnowMLHook) -> None:
+        self._hook = hook
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._is_open = self._is_closed = False
+
+    @contextmanager
+    def use(self) -> Iterator[SnowMLHook]:
+        """The hook, with the connection open."""
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("The connection was closed.")
+            try:
+                if not self._is_open:
+                    self._stack.enter_context(self._hook.open_connection())
+                    self._is_open = True
+                yield self._hook
+            except Exception:
+                self._drop()
+                raise
+
+    def close(self) -> None:
+        """Close it for good; never raises."""
+        with self._lock:
+            self._is_closed = True
+            self._drop()
+
+    def _drop(self) -> None:
+        self._is_open = False
+        try:
+            self._stack.close()
+        except Exception:
+            log.debug("Closing a broken connection failed.", exc_info=True)
