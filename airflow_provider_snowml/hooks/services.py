@@ -295,13 +295,15 @@ def end_deployment(hook: SnowMLHook, intent: DeploymentIntent) -> str:
     service, query_id = QualifiedName.parse(intent.service_name), intent.query_id
     done: list[str] = []
     with hook.open_connection():
-        statement = hook.statement(query_id)[0] if query_id else Statement.UNKNOWN
+        statement, error = hook.statement(query_id) if query_id else (Statement.UNKNOWN, "")
         if query_id and statement is Statement.RUNNING:
             done = cancel_deployment(hook, service, query_id)
         found = find_service(hook, service)
-        # A statement that had failed already, such as by the next try's hand, has made nothing that lives.
-        unseen = intent.created_on is None and statement is Statement.FAILED
-        if found is not None and found.is_of_a_model and intent.made(found) and not unseen:
+        # A statement that had failed already has made nothing that lives, if nothing was seen or if it failed
+        # because of a service that was there before it.
+        unseen = intent.created_on is None or "already exists" in error
+        made_none = statement is Statement.FAILED and unseen
+        if found is not None and found.is_of_a_model and intent.made(found) and not made_none:
             if is_ready(observe(hook, found)):
                 done.append("the service is ready and was kept")
             elif found.status not in GOING:

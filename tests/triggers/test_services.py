@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import time
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -129,6 +130,12 @@ def test_a_kill_ends_its_deployment_and_no_other(serving) -> None:
     # Another service of the name than the one that it has seen.
     earlier = (service.created_on - timedelta(seconds=1)).isoformat()
     asyncio.run(deployment(serving, "ONE", None, intent={"created_on": earlier}).on_kill())
+    # One that came before its statement.
+    late = serving.deploy("ONE", wait=False)
+    seen = service.created_on.isoformat()
+    while hook.statement(late)[0] is Statement.RUNNING:
+        time.sleep(0.2)
+    asyncio.run(deployment(serving, "ONE", late, intent={"created_on": seen}).on_kill())
     # One that is reused.
     asyncio.run(deployment(serving, "ONE", None, intent={"reused": True}).on_kill())
     assert serving.services() == {"ONE": "PENDING"}
