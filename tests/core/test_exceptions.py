@@ -18,7 +18,7 @@ def test_every_error_is_airflows_and_says_what_a_retry_does(kind: type[SnowMLErr
     error = kind("It went wrong.")
     assert isinstance(error, AirflowException)
     assert str(error).startswith("It went wrong.")
-    if kind not in (SnowMLError, exceptions.BatchJobError):
+    if kind not in (SnowMLError, exceptions.BatchJobError, exceptions.ServiceError):
         assert "retry" in str(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
