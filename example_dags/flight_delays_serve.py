@@ -98,7 +98,7 @@ def flight_delays_serve():
     drop = SnowMLDropServiceOperator(task_id="drop", service_name=SERVICE)
 
     setup = prepare().as_setup()
-    compared = compare(serve.output["service_name"], serve.output["version_name"])
+    compared = compare(serve.output["service_name"], serve.output["version"])
     setup >> serve >> ready >> compared >> drop.as_teardown(setups=setup)
 
 

@@ -58,7 +58,7 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
     dropped or a retry replaces it; so does a cleared run replace what it had not finished. For any other
     service of the name, one that was ready when its run was cleared too, ``if_exists`` decides.
 
-    XCom: ``{"service_name", "model_name", "version_name", "status", "instances", "ingress_url", "dns_name",
+    XCom: ``{"service_name", "model", "version", "status", "instances", "ingress_url", "dns_name",
     "query_id", "reused"}``. ``ingress_url`` is ``None`` without ingress, and until Snowflake has one.
 
     Privileges: CREATE SERVICE on the schema, USAGE on the compute pools, READ on the model, READ and WRITE on
@@ -289,8 +289,8 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
             where = endpoint(hook, service)
         return {
             "service_name": intent.service_name,
-            "model_name": intent.model,
-            "version_name": intent.version,
+            "model": intent.model,
+            "version": intent.version,
             "status": verdict.status,
             "instances": verdict.instances,
             "ingress_url": where.ingress_url,

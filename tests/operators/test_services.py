@@ -123,8 +123,8 @@ def test_in_a_dag(serving, run_dag, deferrable) -> None:
     assert result.pop("dns_name").startswith("svc.")
     assert result == {
         "service_name": f"{serving.schema}.SVC",
-        "model_name": f"{serving.schema}.M",
-        "version_name": "V1",
+        "model": f"{serving.schema}.M",
+        "version": "V1",
         "status": "RUNNING",
         "instances": 1,
         "reused": False,
@@ -286,7 +286,7 @@ def test_another_service_of_the_name(serving, task_context) -> None:
     assert serving.services() == {"TAKEN": "RUNNING"}
 
     replaced = create("TAKEN", version_name="V2", if_exists="replace").execute(task_context("serve"))
-    assert (replaced["reused"], replaced["version_name"]) == (False, "V2")
+    assert (replaced["reused"], replaced["version"]) == (False, "V2")
     assert serving.services() == {"TAKEN": "RUNNING"}
 
 
