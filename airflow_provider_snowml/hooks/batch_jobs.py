@@ -18,9 +18,14 @@ from airflow_provider_snowml.core.batch_job import (
 )
 from airflow_provider_snowml.core.batch_poller import Observation, Outcome, Poller, Statement, Verdict
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
-from airflow_provider_snowml.exceptions import BatchJobConflictError, ObjectNotFoundError, SnowMLError
-from airflow_provider_snowml.hooks.kept_connection import KeptConnection
+from airflow_provider_snowml.exceptions import (
+    BatchJobConflictError,
+    ObjectNotFoundError,
+    SnowMLError,
+    StatementError,
+)
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.hooks.watching import KeptConnection, log_change
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +164,7 @@ class JobWatch:
         except Exception as error:  # whatever it is, the job goes on and so does the wait
             seen = _in_short(error)
         verdict = judge(self.poller, seen)
-        self._last_detail = log_change(str(self.job or self.output), verdict, self._last_detail)
+        self._last_detail = log_change(self.job or self.output, verdict.detail, self._last_detail)
         return verdict
 
     def close(self) -> None:
@@ -172,14 +177,6 @@ def judge(poller: Poller, seen: Observation | str) -> Verdict:
     if isinstance(seen, str):
         return poller.failed(seen, time.time())
     return poller.observed(seen, time.time())
-
-
-def log_change(what: str, verdict: Verdict, last: str) -> str:
-    """Log a verdict that differs from the last one; its detail."""
-    if verdict.detail != last:
-        doubtful = "failed" in verdict.detail or "does not know" in verdict.detail
-        log.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", what, verdict.detail)
-    return verdict.detail
 
 
 @dataclass(frozen=True)
@@ -206,7 +203,6 @@ class JobsWatch:
     """
 
     def __init__(self, hook: SnowMLHook, schema: SchemaName) -> None:
-        self.hook = hook
         self.schema = schema
         self._connection = KeptConnection(hook)
 
@@ -216,28 +212,30 @@ class JobsWatch:
             with self._connection.use() as hook:
                 names = any(job.job_name for job in waited)
                 statuses = hook.list_jobs(self.schema, f"{PREFIX}_") if names else {}
+                live = {
+                    job_identifier(self.schema, name).sql: status
+                    for name, status in statuses.items()
+                    if status not in ENDED
+                }
+                return {
+                    job: Observation(live[job.job_name]) if job.job_name in live else _look_into(hook, job)
+                    for job in waited
+                }
         except Exception as error:  # whatever it is, each that waits counts it
             return dict.fromkeys(waited, _in_short(error))
-        live = {
-            job_identifier(self.schema, name).sql: status
-            for name, status in statuses.items()
-            if status not in ENDED
-        }
-        return {
-            job: Observation(live[job.job_name]) if job.job_name in live else self._look_into(job)
-            for job in waited
-        }
-
-    def _look_into(self, job: Waited) -> Observation | str:
-        name = QualifiedName.parse(job.job_name) if job.job_name else None
-        try:
-            return self.hook.observe_job(name, StageLocation.parse(job.output), job.query_id)
-        except Exception as error:  # that of one job must not hold up the others
-            return _in_short(error)
 
     def close(self) -> None:
         """Close its connection. What it looked at goes on."""
         self._connection.close()
+
+
+def _look_into(hook: SnowMLHook, job: Waited) -> Observation | str:
+    """A job that cannot be looked into is no reason for the others to wait."""
+    name = QualifiedName.parse(job.job_name) if job.job_name else None
+    try:
+        return hook.observe_job(name, StageLocation.parse(job.output), job.query_id)
+    except StatementError as error:
+        return _in_short(error)
 
 
 def _in_short(error: Exception) -> str:

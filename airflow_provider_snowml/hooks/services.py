@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,9 +29,10 @@ from airflow_provider_snowml.exceptions import (
     ObjectNotFoundError,
     ServiceConflictError,
     SnowMLError,
+    StatementError,
 )
-from airflow_provider_snowml.hooks.kept_connection import KeptConnection
 from airflow_provider_snowml.hooks.snowml import Row, SnowMLHook
+from airflow_provider_snowml.hooks.watching import KeptConnection, log_change
 
 log = logging.getLogger(__name__)
 
@@ -349,7 +351,7 @@ class ServiceWatch:
         else:
             self.created_on = seen.created_on or self.created_on
             verdict = self.poller.observed(seen, time.time())
-        self._last_detail = log_change(self.service, verdict, self._last_detail)
+        self._last_detail = log_change(self.service, verdict.detail, self._last_detail)
         return verdict
 
     def close(self) -> None:
@@ -357,12 +359,46 @@ class ServiceWatch:
         self._connection.close()
 
 
-def log_change(service: QualifiedName | str, verdict: ServiceVerdict, last: str) -> str:
-    """Log a verdict that differs from the last one; its detail."""
-    if verdict.detail != last:
-        doubtful = "poll failed" in verdict.detail or "does not know" in verdict.detail
-        log.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", service, verdict.detail)
-    return verdict.detail
+class ServicesWatch:
+    """Looks at many services of a schema at once, over one connection that it keeps.
+
+    One statement lists them. Only into those that are waited for it looks one by one.
+
+    :param hook: the hook, used by nobody else meanwhile.
+    :param schema: the schema.
+    """
+
+    def __init__(self, hook: SnowMLHook, schema: SchemaName) -> None:
+        self.schema = schema
+        self._connection = KeptConnection(hook)
+
+    def look(self, waited: Collection[str]) -> dict[str, ServiceObservation | str]:
+        """What it saw of each, by full name, or why the look failed. Nothing is raised."""
+        try:
+            with self._connection.use() as hook:
+                found = {service.name.sql: service for service in list_services(hook, self.schema).values()}
+                return {name: self._look_into(hook, found.get(name)) for name in waited}
+        except Exception as error:  # whatever it is, each that waits counts it
+            return dict.fromkeys(waited, f"{type(error).__name__}: {error}")
+
+    @staticmethod
+    def _look_into(hook: SnowMLHook, service: FoundService | None) -> ServiceObservation | str:
+        """A service that cannot be looked into is no reason for the others to wait."""
+        try:
+            return observe(hook, service)
+        except StatementError as error:
+            return str(error)
+
+    def close(self) -> None:
+        """Close its connection. What it looked at goes on."""
+        self._connection.close()
+
+
+def judge(poller: ServicePoller, seen: ServiceObservation | str) -> ServiceVerdict:
+    """What a look means; a text is why it failed."""
+    if isinstance(seen, str):
+        return poller.failed(seen, time.time())
+    return poller.observed(seen, time.time())
 
 
 def is_over(verdict: ServiceVerdict) -> bool:

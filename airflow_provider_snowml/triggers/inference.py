@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Hashable
 from dataclasses import asdict
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_snowml.core.batch_poller import Limits, Observation, Poller, Verdict
+from airflow_provider_snowml.core.batch_poller import Limits, Poller, Verdict
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageLocation
-from airflow_provider_snowml.hooks.batch_jobs import JobsWatch, Waited, end_job, is_over, judge, log_change
+from airflow_provider_snowml.hooks.batch_jobs import JobsWatch, Waited, end_job, is_over, judge
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-
-# When a look began, and what it saw.
-Snapshot = tuple[float, dict[Waited, Observation | str]]
+from airflow_provider_snowml.hooks.watching import log_change
+from airflow_provider_snowml.triggers.shared_poll import Look, poll, poll_key, waiting
 
 
 class SnowMLBatchJobTrigger(BaseEventTrigger):
@@ -40,10 +35,6 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
     :param cancel_on_kill: whether a user's kill of the task cancels the job. Only this job: a newer
         attempt has another name.
     """
-
-    # How many triggers of this process wait for each job. The stream is opened with the arguments of one of
-    # them; here it finds what the others wait for.
-    _waited_for: Counter[tuple[Hashable, Waited]] = Counter()
 
     def __init__(
         self,
@@ -85,46 +76,27 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
         return _key(self.serialize()[1])
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
+    def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Look]:
         """Look at the schema's jobs again and again. A look that fails is an event too, never raised."""
-        key, schema = _key(kwargs), _schema(kwargs)
-        # The connection is used, and closed, by one thread only.
-        with ThreadPoolExecutor(1, thread_name_prefix="snowml-jobs") as thread:
-
-            async def call(function: Callable[..., Any], *arguments: Any) -> Any:
-                return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
-
-            watch = JobsWatch(await call(lambda: SnowMLHook(**kwargs["hook_arguments"])), schema)
-            try:
-                while True:
-                    # First: whoever deferred has looked already. A trigger that fires at once can wake the
-                    # task before Airflow has noticed that it deferred.
-                    await asyncio.sleep(kwargs["poll_interval"])
-                    began = time.time()
-                    waited = {job for where, job in cls._waited_for if where == key}
-                    yield began, await call(watch.look, waited)
-            finally:
-                await call(watch.close)
+        return poll(
+            _key(kwargs),
+            kwargs["poll_interval"],
+            lambda: JobsWatch(SnowMLHook(**kwargs["hook_arguments"]), _schema(kwargs)),
+        )
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Judge this trigger's job in each look, and yield the one event."""
         job = Waited(self.job_name, self.job_output_location, self.query_id)
-        poller = Poller(Limits(**self.limits), path_only=self.job_name is None)
-        waited, started, last = (self.shared_stream_key(), job), time.time(), ""
-        self._waited_for[waited] += 1
-        try:
-            async for began, seen in shared_stream:
-                if job not in seen or began < started + self.poll_interval / 2:
-                    continue  # begun before this trigger was there, or too soon after the task deferred
-                verdict = judge(poller, seen[job])
-                last = log_change(self.job_name or self.job_output_location, verdict, last)
+        poller, last = Poller(Limits(**self.limits), path_only=self.job_name is None), ""
+        with waiting(self.shared_stream_key(), job, self.poll_interval) as counts:
+            async for look in shared_stream:
+                if not counts(look):
+                    continue
+                verdict = judge(poller, look.seen[job])
+                last = log_change(self.job_name or self.job_output_location, verdict.detail, last)
                 if is_over(verdict):
                     yield TriggerEvent(self._event(verdict))  # type: ignore[no-untyped-call]
                     return
-        finally:
-            self._waited_for[waited] -= 1
-            if self._waited_for[waited] <= 0:
-                del self._waited_for[waited]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing, where nothing shares: ``dag.test()``."""
@@ -169,5 +141,4 @@ def _schema(kwargs: dict[str, Any]) -> SchemaName:
 
 
 def _key(kwargs: dict[str, Any]) -> Hashable:
-    arguments = json.dumps(kwargs["hook_arguments"], sort_keys=True)
-    return ("snowml jobs", arguments, _schema(kwargs).sql, kwargs["poll_interval"])
+    return poll_key("jobs", kwargs["hook_arguments"], _schema(kwargs), kwargs["poll_interval"])

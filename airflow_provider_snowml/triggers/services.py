@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections import Counter
 from collections.abc import AsyncIterator, Hashable
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,21 +10,20 @@ from typing import Any
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_snowml.core.batch_poller import Limits
-from airflow_provider_snowml.core.model_service import DeploymentIntent, FoundService
-from airflow_provider_snowml.core.names import QualifiedName, SchemaName
-from airflow_provider_snowml.core.service_poller import ServiceObservation, ServicePoller, ServiceVerdict
-from airflow_provider_snowml.exceptions import StatementError
-from airflow_provider_snowml.hooks.kept_connection import KeptConnection
+from airflow_provider_snowml.core.model_service import DeploymentIntent
+from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.service_poller import ServicePoller, ServiceVerdict
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.services import (
+    ServicesWatch,
     ServiceWatch,
     end_deployment,
     is_over,
-    list_services,
-    log_change,
-    observe,
+    judge,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.hooks.watching import log_change
+from airflow_provider_snowml.triggers.shared_poll import Look, poll, poll_key, waiting
 
 
 class SnowMLServiceDeploymentTrigger(BaseTrigger):
@@ -133,10 +129,6 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
     :param limits: the fields of :class:`~airflow_provider_snowml.core.batch_poller.Limits`.
     """
 
-    # How many triggers of this process wait for each service. The stream is opened with the arguments of one
-    # of them; here it finds what the others wait for.
-    _waited_for: Counter[tuple[Hashable, str]] = Counter()
-
     def __init__(
         self,
         *,
@@ -165,41 +157,30 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
 
     def shared_stream_key(self) -> Hashable:
         """One poll for the same connection, schema and interval."""
-        return _key(self.service_name, self.hook_arguments, self.poll_interval)
+        return _key(self.serialize()[1])
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
+    def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Look]:
         """Look at the schema's services again and again. A look that fails is an event too, never raised."""
-        key = _key(kwargs["service_name"], kwargs["hook_arguments"], kwargs["poll_interval"])
         schema = QualifiedName.parse(kwargs["service_name"]).parent
-        watch = _SchemaWatch(await asyncio.to_thread(SnowMLHook, **kwargs["hook_arguments"]), schema)
-        try:
-            while True:
-                await asyncio.sleep(kwargs["poll_interval"])
-                names = {name for waited, name in cls._waited_for if waited == key}
-                yield await asyncio.to_thread(watch.look, names)
-        finally:
-            await asyncio.to_thread(watch.connection.close)
+        return poll(
+            _key(kwargs),
+            kwargs["poll_interval"],
+            lambda: ServicesWatch(SnowMLHook(**kwargs["hook_arguments"]), schema),
+        )
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Judge this trigger's service in each look, and yield the one event."""
-        waited = (self.shared_stream_key(), self.service_name)
-        poller = ServicePoller(Limits(**self.limits))
-        started, last = time.time(), ""
-        self._waited_for[waited] += 1
-        try:
-            async for snapshot in shared_stream:
-                if self.service_name not in snapshot.seen or snapshot.time < started + self.poll_interval / 2:
-                    continue  # begun before this trigger was there, or too soon after its task deferred
-                verdict = snapshot.judge(self.service_name, poller)
-                last = log_change(self.service_name, verdict, last)
+        poller, last = ServicePoller(Limits(**self.limits)), ""
+        with waiting(self.shared_stream_key(), self.service_name, self.poll_interval) as counts:
+            async for look in shared_stream:
+                if not counts(look):
+                    continue
+                verdict = judge(poller, look.seen[self.service_name])
+                last = log_change(self.service_name, verdict.detail, last)
                 if is_over(verdict):
                     yield TriggerEvent({**_event(verdict), "service_name": self.service_name})  # type: ignore[no-untyped-call]
                     return
-        finally:
-            self._waited_for[waited] -= 1
-            if self._waited_for[waited] <= 0:
-                del self._waited_for[waited]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing, where nothing shares: ``dag.test()``."""
@@ -212,51 +193,9 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
             await stream.aclose()  # type: ignore[attr-defined]
 
 
-class Snapshot:
-    """One look at a schema.
-
-    :param seen: what it saw of each service that it looked into, or why it could not.
-    """
-
-    def __init__(self, seen: dict[str, ServiceObservation | str]) -> None:
-        self.time = time.time()
-        self.seen = seen
-
-    def judge(self, name: str, poller: ServicePoller) -> ServiceVerdict:
-        """What it means for one service."""
-        seen = self.seen[name]
-        if isinstance(seen, str):
-            return poller.failed(seen, self.time)
-        return poller.observed(seen, self.time)
-
-
-class _SchemaWatch:
-    """Looks at a schema's services, over one connection that it keeps and replaces when it breaks."""
-
-    def __init__(self, hook: SnowMLHook, schema: SchemaName) -> None:
-        self.connection = KeptConnection(hook)
-        self.schema = schema
-
-    def look(self, names: set[str]) -> Snapshot:
-        try:
-            with self.connection.use() as hook:
-                found = {service.name.sql: service for service in list_services(hook, self.schema).values()}
-                return Snapshot({name: self._observe(hook, found.get(name)) for name in names})
-        except Exception as error:  # whatever it is, each subscriber counts it
-            return Snapshot(dict.fromkeys(names, f"{type(error).__name__}: {error}"))
-
-    @staticmethod
-    def _observe(hook: SnowMLHook, service: FoundService | None) -> ServiceObservation | str:
-        """A service that cannot be looked into is no reason for the others to wait."""
-        try:
-            return observe(hook, service)
-        except StatementError as error:
-            return str(error)
-
-
-def _key(service_name: str, hook_arguments: dict[str, Any], poll_interval: float) -> Hashable:
-    schema = QualifiedName.parse(service_name).parent.sql
-    return ("snowml services", json.dumps(hook_arguments, sort_keys=True), schema, poll_interval)
+def _key(kwargs: dict[str, Any]) -> Hashable:
+    schema = QualifiedName.parse(kwargs["service_name"]).parent
+    return poll_key("services", kwargs["hook_arguments"], schema, kwargs["poll_interval"])
 
 
 def _event(verdict: ServiceVerdict) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 from airflow.triggers.shared_stream import SharedStreamManager
 
 from airflow_provider_snowml.core.batch_poller import Limits
+from airflow_provider_snowml.exceptions import InsufficientPrivilegesError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.triggers import shared_poll
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
 
 
@@ -106,7 +108,7 @@ def test_many_share_one_poll(scoring, monkeypatch) -> None:
     def counted(self: SnowMLHook, job: Any, *arguments: Any) -> Any:
         looked_into.append(job.name.name)
         if job.name.name == "SNOWML_FORBIDDEN":
-            raise PermissionError("not yours")
+            raise InsufficientPrivilegesError("not yours")
         return observe(self, job, *arguments)
 
     quick = start(scoring, "SNOWML_QUICK", 1)
@@ -129,7 +131,7 @@ def test_many_share_one_poll(scoring, monkeypatch) -> None:
     assert "not yours" in events[-1]["detail"]
     assert len(logins) == 1
     assert looked_into.count("SNOWML_LONGER") <= 3  # not while it is live
-    assert not SnowMLBatchJobTrigger._waited_for
+    assert not shared_poll._waiting
 
 
 def test_other_connections_schemas_and_intervals_have_their_own_poll(scoring) -> None:

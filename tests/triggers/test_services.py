@@ -16,7 +16,7 @@ from airflow_provider_snowml.core.names import QualifiedName
 from airflow_provider_snowml.hooks import services as service_hooks
 from airflow_provider_snowml.hooks.services import find_service
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.triggers import services as service_triggers
+from airflow_provider_snowml.triggers import shared_poll
 from airflow_provider_snowml.triggers.services import (
     SnowMLServiceDeploymentTrigger,
     SnowMLServiceReadyTrigger,
@@ -168,7 +168,7 @@ def test_many_share_one_poll(serving, streams) -> None:
     assert [event["outcome"] for event in events] == ["ready", "ready", "ready", "failed", "lost"]
     assert "broken on purpose" in events[3]["detail"]
     assert len(streams) == 1
-    assert not SnowMLServiceReadyTrigger._waited_for
+    assert not shared_poll._waiting
 
 
 def test_other_connections_schemas_and_intervals_have_their_own(serving) -> None:
@@ -190,7 +190,7 @@ def test_other_connections_schemas_and_intervals_have_their_own(serving) -> None
 
 def test_passing_errors_are_tolerated_and_lasting_ones_end_each_wait(serving, monkeypatch, streams) -> None:
     serving.deploy("FLAKY")
-    real = service_triggers.list_services
+    real = service_hooks.list_services
     looks = iter([True, True, False])
 
     def flaky(*arguments: Any) -> Any:
@@ -198,7 +198,7 @@ def test_passing_errors_are_tolerated_and_lasting_ones_end_each_wait(serving, mo
             raise ConnectionError("gone")
         return real(*arguments)
 
-    monkeypatch.setattr(service_triggers, "list_services", flaky)
+    monkeypatch.setattr(service_hooks, "list_services", flaky)
     assert asyncio.run(together(ready(serving, "FLAKY")))[0]["outcome"] == "ready"
 
     looks = iter([True] * 10)
@@ -214,14 +214,14 @@ def test_one_that_may_not_be_looked_into_holds_up_nobody(serving, monkeypatch) -
 
     serving.deploy("MINE")
     serving.deploy("THEIRS")
-    real = service_triggers.observe
+    real = service_hooks.observe
 
     def observe(hook: SnowMLHook, found: Any) -> Any:
         if found.name.name.name == "THEIRS":
             raise InsufficientPrivilegesError("Snowflake (003001): Insufficient privileges.")
         return real(hook, found)
 
-    monkeypatch.setattr(service_triggers, "observe", observe)
+    monkeypatch.setattr(service_hooks, "observe", observe)
     mine, theirs = asyncio.run(together(ready(serving, "MINE"), ready(serving, "THEIRS")))
     assert mine["outcome"] == "ready"
     assert theirs["outcome"] == "poll_errors"

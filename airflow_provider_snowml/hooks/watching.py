@@ -1,4 +1,4 @@
-"""A connection that is kept from one look to the next."""
+"""What a wait takes from one look to the next: its connection, and what it said last."""
 
 from __future__ import annotations
 
@@ -53,3 +53,16 @@ class KeptConnection:
             self._stack.close()
         except Exception:
             log.debug("Closing a broken connection failed.", exc_info=True)
+
+
+def log_change(what: object, detail: str, last: str) -> str:
+    """Log what a look found if it is something else than the last time; the detail.
+
+    :param what: what was looked at.
+    :param detail: one clause.
+    :param last: the clause of the last look, ``""`` for none.
+    """
+    if detail != last:
+        doubtful = "failed" in detail or "does not know" in detail
+        log.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", what, detail)
+    return detail
