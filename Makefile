@@ -34,6 +34,9 @@ down: ## End what `make up` started; its data stay
 env: ## Write the secrets of docker-compose.yaml into .env, unless it is there
 	@$(PYTHON) scripts/write_env.py
 
+# Two workers, each with a local Snowflake of its own: most tests wait more than they compute.
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
 test: $(STAMP) ## Run the tests
 	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS)
 

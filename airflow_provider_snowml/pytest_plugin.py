@@ -42,7 +42,7 @@ def snowml_local(pytestconfig: pytest.Config) -> Iterator[LocalSnowflake]:
             "pip install 'airflow-provider-snowml[local]'",
             pytrace=False,
         )
-    with LocalSnowflake(pytestconfig.getoption("--snowml-local-dir")) as snowflake:
+    with LocalSnowflake(pytestconfig.getoption("--snowml-local-dir"), faults=True) as snowflake:
         yield snowflake
     logging.raiseExceptions = False  # Snowpark logs once more at exit, to pytest's closed streams
 
@@ -63,3 +63,13 @@ def snowml_local_schema(snowml_local: LocalSnowflake, monkeypatch: pytest.Monkey
         connection.cursor().execute(f"CREATE SCHEMA {name}")
         yield name
         connection.cursor().execute(f"DROP SCHEMA IF EXISTS {name}")
+
+
+@pytest.fixture
+def snowml_local_faults(snowml_local: LocalSnowflake) -> Iterator[LocalSnowflake]:
+    """The local Snowflake, for a bad day: ``snowml_local_faults.fault("drop_reply", statement="^INSERT")``.
+
+    What is left of the faults after the test is forgotten.
+    """
+    yield snowml_local
+    snowml_local.clear_faults()

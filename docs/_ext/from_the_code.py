@@ -5,6 +5,7 @@
 ``snowml-privileges``: what each operator and sensor says in its docstring that the role needs.
 ``snowml-statements``: the statements that the local Snowflake answers, and ``snowml-functions``: the
 functions, as the code registers them. ``snowml-metrics``: the metrics of its model monitors.
+``snowml-faults``: what can go wrong on demand.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Functions(_Generated):
     def lines(self) -> Iterator[str]:
         for decorator, kind in (("system_function", "Scalar"), ("table_function", "Table")):
             # These stand for something that has no function's name in Snowflake.
-            inner = ("SNOWML_", "VIEW.")
+            inner = ("SNOWML_", "VIEW.", "SYSTEM$SNOWML_LOCAL_")
             names = [name for name in registered(decorator) if not name.startswith(inner)]
             yield f"{kind} functions: {_codes(names)}."
             yield ""
@@ -137,6 +138,18 @@ class Metrics(_Generated):
             yield f"| `MODEL_MONITOR_{function}_METRIC` | {_codes(computed)} | {_codes(refused)} |"
 
 
+class Faults(_Generated):
+    """What can go wrong on demand."""
+
+    def lines(self) -> Iterator[str]:
+        from airflow_provider_snowml.local.faults import KINDS
+
+        yield "| kind | what happens |"
+        yield "|---|---|"
+        for kind, meaning in KINDS.items():
+            yield f"| `{kind}` | {_escaped(meaning)} |"
+
+
 def _codes(texts: list[str]) -> str:
     return ", ".join(f"`{_escaped(text)}`" for text in texts)
 
@@ -151,4 +164,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("snowml-statements", Statements)
     app.add_directive("snowml-functions", Functions)
     app.add_directive("snowml-metrics", Metrics)
+    app.add_directive("snowml-faults", Faults)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

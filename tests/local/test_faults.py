@@ -37,9 +37,9 @@ def seen(faulty, id_: int) -> int:
     return next(fault["seen"] for fault in faulty.faults() if fault["id"] == id_)
 
 
-def test_a_server_that_was_not_asked_to_has_none(connection):
-    with pytest.raises(ProgrammingError, match="without --faults"):
-        connection.cursor().execute("""CALL SYSTEM$SNOWML_LOCAL_FAULT('{"kind": "delay"}')""")
+def test_a_server_that_was_not_asked_to_has_none():
+    with LocalSnowflake() as snowflake, pytest.raises(ProgrammingError, match="without --faults"):
+        snowflake.fault("delay")
 
 
 def test_what_is_not_understood_is_refused(faulty, client):

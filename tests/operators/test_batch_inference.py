@@ -448,7 +448,7 @@ BAD = {
         InvalidArgumentError,
         "input_table and input_query",
     ),
-    "model": ({"model_name": "NOPE"}, ModelNotFoundError, r"has: M, SLOW"),
+    "model": ({"model_name": "NOPE"}, ModelNotFoundError, "has: .*M, SLOW"),
     "version": ({"version_name": "V9"}, ModelVersionNotFoundError, r"V1 \(.*CHAMPION.*V2"),
     "function": ({"function_name": "nope"}, ModelFunctionNotFoundError, "There are: .*predict_proba"),
     "ambiguous function": ({"function_name": None}, ModelFunctionNotFoundError, "name one of them"),

@@ -50,7 +50,7 @@ def test_loading_it_loads_neither_airflow_nor_the_local_snowflake(tmp_path):
 def test_the_project_in_the_docs_passes_its_tests(project):
     shutil.copytree(SNIPPETS, project.path, dirs_exist_ok=True)
     result = project.runpytest_subprocess()
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=2)
     assert "Traceback" not in result.stderr.str()
 
 
