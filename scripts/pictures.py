@@ -32,21 +32,24 @@ def run_the_examples(airflow: Airflow) -> None:
             follow(airflow, dag_id, 1, progress)
 
 
-def take(airflow: Airflow) -> None:
-    """The list of DAGs, a run's graph, and a grid of runs."""
-    IMAGES.mkdir(exist_ok=True)
-    (first, *_) = airflow.get("dags/flight_delays_retrain/dagRuns?order_by=run_after")["dag_runs"]
-    run = f"dags/flight_delays_retrain/runs/{quote(first['dag_run_id'])}"
+def take(airflow: Airflow, into: Path) -> None:
+    """Log in, find the example DAGs, and take the list of them, a graph and a grid of runs.
+
+    :param into: the directory of the pictures.
+    """
+    into.mkdir(exist_ok=True)
+    runs = airflow.get("dags/flight_delays_retrain/dagRuns?order_by=run_after")["dag_runs"]
+    graph = "dags/flight_delays_retrain" + "".join(f"/runs/{quote(run['dag_run_id'])}" for run in runs[:1])
     with pages(airflow.url, height=840) as browser:
         browser.log_in("admin", airflow.password or "")
         browser.dags(*DAG_IDS)
-        browser.picture(IMAGES / "airflow_dags.png")
+        browser.picture(into / "airflow_dags.png")
         browser.grid("dags/flight_delays_score", "score", "load")
-        browser.picture(IMAGES / "airflow_flight_delays_score.png")
+        browser.picture(into / "airflow_flight_delays_score.png")
     with pages(airflow.url, height=600) as browser:
         browser.log_in("admin", airflow.password or "")
-        browser.graph(run, "train", "evaluate", "decide")
-        browser.picture(IMAGES / "airflow_flight_delays_retrain.png")
+        browser.graph(graph, "train", "evaluate", "decide")
+        browser.picture(into / "airflow_flight_delays_retrain.png")
 
 
 def main() -> int:
@@ -63,7 +66,7 @@ def main() -> int:
         if settings is None:
             print(f"Nothing was ever started in {options.of}.", file=sys.stderr)
             return 1
-        take(Up(options.of, settings).airflow())
+        take(Up(options.of, settings).airflow(), IMAGES)
         return 0
     with tempfile.TemporaryDirectory(prefix="snowml-pictures-") as made:
         directory = Path(made)
@@ -72,7 +75,7 @@ def main() -> int:
         try:
             airflow = here.start([SNOWFLAKE, *COMPONENTS])
             run_the_examples(airflow)
-            take(airflow)
+            take(airflow, IMAGES)
         finally:
             here.end()
     return 0

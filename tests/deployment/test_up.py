@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from browser import missing_programs, pages
+from browser import missing_programs
+from pictures import take
 from up import COMPONENTS, DAGS, SNOWFLAKE, Settings, Up
 
 ROOT = Path(__file__).parents[2]
@@ -118,12 +120,14 @@ def test_the_commands_that_up_prints_are_understood(up):
 @pytest.mark.skipif(
     bool(missing_programs()), reason=f"not run: {', '.join(missing_programs())} not installed"
 )
-def test_a_user_logs_in_finds_the_dags_and_their_graph(up):
-    with pages(up.airflow().url) as browser:
-        browser.log_in("admin", up.settings.password)
-        browser.dags(*DAG_IDS)
-        browser.graph("dags/flight_delays_retrain", "train", "evaluate", "decide")
-        browser.grid("dags/flight_delays_score", "score", "load")
+def test_a_user_logs_in_finds_the_dags_and_pictures_are_taken(up, tmp_path):
+    take(up.airflow(), tmp_path)
+    taken = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    # Those that README and documentation show; `make pictures` takes them with runs to see.
+    assert set(taken) == {file.name for file in (ROOT / "docs" / "images").glob("airflow_*.png")}
+    for name, picture in taken.items():
+        assert struct.unpack(">I", picture[16:20]) == (1400,), name
+        assert len(picture) > 20_000, name  # a blank page hardly takes any bytes
 
 
 def test_a_wrong_password_does_not_open(up):
