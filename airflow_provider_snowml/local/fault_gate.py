@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .account import Account
 
+_CONTROL = "SYSTEM$SNOWML_LOCAL_"  # a statement about faults meets none, else they could not be cleared
 _UNSEEN = ("/telemetry/send", "/healthcheck", "/session/heartbeat")
 
 
@@ -35,7 +36,9 @@ class FaultGate:
             await self._app(scope, receive, send)
             return
         body = await _whole_body(receive)
-        fault = self._account.faults.for_request(*self._told(scope, body))
+        user, statement = self._told(scope, body)
+        control = _CONTROL in statement.upper()
+        fault = None if control else self._account.faults.for_request(user, statement)
         again = _replayed(body, receive)
         if fault is None:
             await self._app(scope, again, send)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import threading
 from collections.abc import Callable
@@ -80,6 +81,26 @@ class Fault:
 
 
 _TOLD = {field.name for field in fields(Fault)} - {"id", "seen", "held", "released"}
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "a regular expression": lambda value: isinstance(value, str) and _compiles(value),
+    "a whole number": lambda value: type(value) is int,  # true is none, though Python counts with it
+    "a number of seconds": lambda value: type(value) in (int, float) and 0 <= value < math.inf,
+}
+_FORM_OF = {
+    **dict.fromkeys(("kind", "user", "message"), "text"),
+    **dict.fromkeys(("statement", "job"), "a regular expression"),
+    **dict.fromkeys(("skip", "times", "limit", "errno"), "a whole number"),
+    "seconds": "a number of seconds",
+}
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 class Faults:
@@ -96,12 +117,14 @@ class Faults:
 
     def add(self, told: dict[str, Any]) -> Fault:
         """Make a fault of what a client tells; whatever is not understood is refused."""
-        unknown = sorted(set(told) - _TOLD)
-        if unknown or told.get("kind") not in KINDS:
+        if set(told) - _TOLD or told.get("kind") not in list(KINDS):
             raise invalid_value(
                 f"a fault has a kind ({', '.join(KINDS)}) and may have "
                 f"{', '.join(sorted(_TOLD - {'kind'}))}; got {told}."
             )
+        for name, value in told.items():
+            if not _FORMS[_FORM_OF[name]](value):
+                raise invalid_value(f"'{name}' of a fault must be {_FORM_OF[name]}; got {value!r}.")
         fault = Fault(**told, id=next(self._ids))
         fault.user = fault.user.upper()
         with self._lock:

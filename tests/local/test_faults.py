@@ -51,6 +51,39 @@ def test_what_is_not_understood_is_refused(faulty, client):
         client.cursor().execute("CALL SYSTEM$SNOWML_LOCAL_FAULT('no json')")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("statement", "("),
+        ("statement", 1),
+        ("job", "*"),
+        ("user", None),
+        ("message", ["no"]),
+        ("skip", "1"),
+        ("times", 1.5),
+        ("times", True),
+        ("limit", None),
+        ("errno", "625"),
+        ("seconds", "1"),
+        ("seconds", -1),
+        ("seconds", float("inf")),
+    ],
+)
+def test_a_fault_that_could_not_bite_is_refused(faulty, field, value):
+    with pytest.raises(ProgrammingError, match=f"'{field}' of a fault must be") as refused:
+        faulty.fault("refuse", **{field: value})
+    assert refused.value.errno == 1008
+    assert faulty.faults() == []
+
+
+def test_faults_of_every_request_can_be_cleared(faulty, client):
+    faulty.fault("refuse", user="CLIENT", errno=625, times=1000)
+    with pytest.raises(ProgrammingError, match="on purpose"):
+        client.cursor().execute("SELECT 1")
+    client.cursor().execute("CALL SYSTEM$SNOWML_LOCAL_CLEAR_FAULTS()")
+    client.cursor().execute("SELECT 1")
+
+
 @pytest.mark.parametrize("kind", ["drop_request", "drop_reply"])
 def test_a_lost_request_or_reply_is_sent_again_and_done_once(faulty, client, kind):
     fault = faulty.fault(kind, statement="^INSERT", times=2)
