@@ -173,6 +173,8 @@ def airflow_environment(
             "load_examples": False,
             "parallelism": parallelism,
         },
+        # SQLite's five seconds are not enough for all these processes on a busy machine.
+        "database": {"sql_alchemy_conn": f"sqlite:///{home}/airflow.db?timeout=60"},
         "logging": {"worker_log_server_port": worker_logs, "trigger_log_server_port": trigger_logs},
         # How long a worker may take to notice that its task has ended.
         "workers": {"min_heartbeat_interval": 1},

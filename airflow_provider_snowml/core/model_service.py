@@ -174,7 +174,13 @@ def decide(
         return ServiceDecision(ServiceAction.CONFLICT, "what is there is not a model's service")
     if found.status in GOING:
         return ServiceDecision(ServiceAction.REPLACE, f"the one that is there is {found.status}")
-    if ours and intent is not None and intent.made(found):
+    # If no try saw the service, only name and time speak for its being ours. They do not if our statement has
+    # failed, nor, for a run that was cleared since, if nothing is known of the statement any more.
+    seen = intent is not None and intent.created_on is not None
+    likely = statement in (Statement.RUNNING, Statement.SUCCEEDED) or (
+        statement is Statement.UNKNOWN and same_try
+    )
+    if ours and intent is not None and intent.made(found) and (seen or likely):
         if same_work and serves in (version, None) and found.status not in FAILURES:
             return ServiceDecision(ServiceAction.ATTACH, f"an earlier try made it, and it is {found.status}")
         if same_work and found.status in FAILURES:

@@ -18,6 +18,7 @@ from airflow_provider_snowml.core.batch_job import (
 )
 from airflow_provider_snowml.core.batch_poller import Observation, Outcome, Poller, Statement, Verdict
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
+from airflow_provider_snowml.core.service_deployment import image_build_job
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     ObjectNotFoundError,
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 INPUT_SUFFIX = "_snowml_input"
 END_TIMEOUT = 300.0
+_CANCEL_TIMEOUT = 10.0
 
 
 def input_directory(job_output: StageLocation, job_name: str) -> StageLocation:
@@ -105,8 +107,14 @@ def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait:
     :raises BatchJobConflictError: if it has not ended by then.
     """
     with hook.open_connection():
+        deadline = time.monotonic() + wait
         if query_id and hook.statement(query_id)[0] is Statement.RUNNING:
             hook.cancel_statement(query_id)
+            cancel_build(hook, job, query_id)
+            # It may be making the job at this moment.
+            until = min(deadline, time.monotonic() + _CANCEL_TIMEOUT)
+            while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < until:
+                time.sleep(0.2)
         status = hook.job_status(job)
         if status not in ENDED | {None, "CANCELLING"}:
             try:
@@ -114,12 +122,38 @@ def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait:
             except ObjectNotFoundError:
                 return
             log.info("Cancelled job %s (it was %s); it is kept, with its logs.", job, status)
-        deadline = time.monotonic() + wait
         while wait and status is not None and status not in ENDED:
             if time.monotonic() > deadline:
                 raise BatchJobConflictError(f"Job {job} is still {status} {wait:g} s after it was cancelled.")
             time.sleep(1)
             status = hook.job_status(job)
+
+
+def build_job(made: QualifiedName, query_id: str) -> QualifiedName:
+    """The job that builds the image for a job or a service, in its schema.
+
+    :param made: the job or service.
+    :param query_id: the statement that makes it.
+    """
+    return QualifiedName(made.database, made.schema, image_build_job(query_id))
+
+
+def cancel_build(hook: SnowMLHook, made: QualifiedName, query_id: str) -> list[str]:
+    """Cancel an image build, if there is one: cancelling the statement that waits for it does not end it.
+
+    It never raises: what else is to be ended must not be left for it.
+
+    :return: what was done.
+    """
+    build = build_job(made, query_id)
+    try:
+        if hook.job_status(build) in ENDED | {None, "CANCELLING"}:
+            return []
+        hook.cancel_job(build)
+    except SnowMLError as error:
+        log.warning("The image build %s could not be cancelled and may still run: %s", build, error)
+        return [f"the image build {build} could not be cancelled"]
+    return ["the image build was cancelled"]
 
 
 def log_tail(hook: SnowMLHook, job: QualifiedName, lines: int = 50) -> str:
@@ -208,6 +242,7 @@ class JobsWatch:
 
     def look(self, waited: Collection[Waited]) -> dict[Waited, Observation | str]:
         """What it saw of each, or why the look failed. Nothing is raised."""
+        seen: dict[Waited, Observation | str] = {}
         try:
             with self._connection.use() as hook:
                 names = any(job.job_name for job in waited)
@@ -217,12 +252,15 @@ class JobsWatch:
                     for name, status in statuses.items()
                     if status not in ENDED
                 }
-                return {
+                seen = {
                     job: Observation(live[job.job_name]) if job.job_name in live else _look_into(hook, job)
                     for job in waited
                 }
+                if seen and all(isinstance(one, str) for one in seen.values()):
+                    raise ConnectionError("no look succeeded")  # a new connection is worth a try
+                return seen
         except Exception as error:  # whatever it is, each that waits counts it
-            return dict.fromkeys(waited, _in_short(error))
+            return {job: seen.get(job, _in_short(error)) for job in waited}
 
     def close(self) -> None:
         """Close its connection. What it looked at goes on."""

@@ -9,12 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from airflow_provider_snowml.core.batch_job import ENDED
 from airflow_provider_snowml.core.batch_poller import Limits, Statement
 from airflow_provider_snowml.core.model_ref import ModelVersionRef
 from airflow_provider_snowml.core.model_service import GOING, SUSPENDED, DeploymentIntent, FoundService
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, literal
-from airflow_provider_snowml.core.service_deployment import image_build_job
 from airflow_provider_snowml.core.service_poller import (
     ServiceContainer,
     ServiceObservation,
@@ -31,6 +29,7 @@ from airflow_provider_snowml.exceptions import (
     SnowMLError,
     StatementError,
 )
+from airflow_provider_snowml.hooks.batch_jobs import build_job, cancel_build
 from airflow_provider_snowml.hooks.snowml import Row, SnowMLHook
 from airflow_provider_snowml.hooks.watching import KeptConnection, log_change
 
@@ -39,7 +38,7 @@ log = logging.getLogger(__name__)
 PLATFORM = "SNOWPARK_CONTAINER_SERVICES"
 ENDPOINT = "inference"
 DROP_TIMEOUT = 300.0
-_CANCEL_TIMEOUT = 10.0
+_CANCEL_TIMEOUT = 3.0
 # What SHOW ENDPOINTS says in the place of a URL until there is one ends otherwise; so does snowflake-ml tell.
 _URL_ENDINGS = ("snowflakecomputing.app", "snowflake.app")
 
@@ -72,7 +71,7 @@ def service_name(text: str, default: SchemaName) -> QualifiedName:
             f"{text!r} is no service name: services have no names that need double quotes. Write letters, "
             "digits, _ and $; Snowflake makes them upper case."
         )
-    return QualifiedName(name.database, name.schema, Identifier.of(name.name.name))
+    return QualifiedName(*(Identifier.of(part.name) for part in (name.database, name.schema, name.name)))
 
 
 def check_servable(hook: SnowMLHook, ref: ModelVersionRef) -> None:
@@ -216,11 +215,6 @@ def observe_deployment(
         return ServiceObservation(statement=statement, statement_error=error, build=build)
 
 
-def build_job(service: QualifiedName, query_id: str) -> QualifiedName:
-    """The job that builds the image for a deployment."""
-    return QualifiedName(service.database, service.schema, image_build_job(query_id))
-
-
 def endpoint(hook: SnowMLHook, service: QualifiedName) -> ServiceEndpoint:
     """Where a service answers predictions."""
     for row in hook.rows(f"SHOW ENDPOINTS IN SERVICE {service.sql}"):
@@ -272,14 +266,12 @@ def cancel_deployment(hook: SnowMLHook, service: QualifiedName, query_id: str) -
     done = ["its statement was cancelled"]
     with hook.open_connection():
         hook.cancel_statement(query_id)
+        # At once: a worker that is killed has a few seconds only.
+        done += cancel_build(hook, service, query_id)
         # It may be making the service at this moment.
         deadline = time.monotonic() + _CANCEL_TIMEOUT
         while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < deadline:
-            time.sleep(0.5)
-        build = build_job(service, query_id)
-        if hook.job_status(build) not in ENDED | {None, "CANCELLING"}:
-            hook.cancel_job(build)
-            done.append("the image build was cancelled")
+            time.sleep(0.2)
     return done
 
 

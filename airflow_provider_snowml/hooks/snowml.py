@@ -405,18 +405,21 @@ class SnowMLHook(SnowflakeHook):
             return str(ours or error)
         return "unknown"
 
-    def find_running_statement(self, start: str, part: str) -> str | None:
+    def find_running_statement(self, start: str, part: str, *, since: str | None = None) -> str | None:
         """The query id of a statement of this user that has not ended; ``None`` if there is none.
 
         :param start: what its text starts with.
         :param part: what its text contains.
+        :param since: only if it was not sent before, in ISO format.
         """
+        not_before = f" AND START_TIME >= TO_TIMESTAMP_LTZ({literal(since)})" if since else ""
         database = self.default_schema().database.sql
         rows = self.rows(
             f"SELECT QUERY_ID FROM TABLE({database}.INFORMATION_SCHEMA.QUERY_HISTORY_BY_USER("
             "RESULT_LIMIT => 10000)) WHERE EXECUTION_STATUS IN "
             "('RESUMING_WAREHOUSE', 'RUNNING', 'QUEUED', 'BLOCKED') "
             f"AND STARTSWITH(QUERY_TEXT, {literal(start)}) AND CONTAINS(QUERY_TEXT, {literal(part)})"
+            f"{not_before} ORDER BY START_TIME DESC"
         )
         return str(rows[0]["QUERY_ID"]) if rows else None
 

@@ -96,3 +96,8 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         raise InvalidArgumentError(f"{name} is {value!r}; it can be {', '.join(map(repr, allowed))}.")
+
+
+def as_text(value: Any) -> str | None:
+    """An argument that may be left out, also by a template: ``None``, an empty text and ``"None"`` say so."""
+    return str(value) if value not in (None, "", "None") else None

@@ -236,18 +236,25 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             # A job that has ended already, to which a retry attaches, needs no trigger either. One that fires
             # at once is a risk: Airflow 3.3 can take the task for crashed.
             verdict = watch.look()
-            if self.deferrable and not is_over(verdict):
+            # Airflow calls on_kill from a signal handler and lets the task go on.
+            if self.deferrable and not is_over(verdict) and not self._killed.is_set():
                 self._defer(submission, limits)
             while not is_over(verdict):
-                # Airflow calls on_kill from a signal handler and lets the task go on.
                 if self._killed.wait(self.poll_interval):
-                    message = f"The task was killed while it waited for {manifest.job_name}."
-                    cancelled = self.cancel_on_kill and not submission.is_in_the_way
-                    raise (BatchJobCancelledError if cancelled else PollingError)(message)
+                    raise self._was_killed(submission)
                 verdict = watch.look()
         finally:
             watch.close()
         return verdict
+
+    def _was_killed(self, submission: Submission) -> SnowMLError:
+        name = submission.manifest.job_name
+        message = f"The task was killed while it waited for {name}."
+        if not self.cancel_on_kill or submission.is_in_the_way:
+            return PollingError(message)
+        # Once more: the kill may have come before the statement had arrived.
+        end_job(self.get_hook(), QualifiedName.parse(name), submission.query_id, wait=0)
+        return BatchJobCancelledError(message)
 
     def _defer(self, submission: Submission, limits: Limits) -> NoReturn:
         ours = not submission.is_in_the_way
@@ -296,6 +303,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         end_job(self.get_hook(), QualifiedName.parse(job_name), query_id, wait=0)
 
     def _goes_live(self, job_name: str, query_id: str | None) -> None:
+        if self._killed.is_set() and query_id is None and self.cancel_on_kill:
+            raise BatchJobCancelledError(f"The task was killed before it submitted {job_name}.")
         self._live = (job_name, query_id)
 
     # -- wait and finish --------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ from airflow_provider_snowml.hooks.batch_jobs import (
     write_manifest,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import exactly_one, is_backfill, one_of, owner_of, run_of
+from airflow_provider_snowml.operators.base import as_text, exactly_one, is_backfill, one_of, owner_of, run_of
 
 if TYPE_CHECKING:
     from airflow_provider_snowml.operators.batch_inference import SnowMLBatchInferenceOperator
@@ -297,8 +297,8 @@ def _resolve(
             query = str(task.input_query).strip().rstrip(";")
         check_columns(function, hook.columns(query), source=source)
     repository = None
-    if task.image_repo:
-        repository = QualifiedName.parse(task.image_repo, schema, what="image_repo").sql
+    if image_repo := as_text(task.image_repo):
+        repository = QualifiedName.parse(image_repo, schema, what="image_repo").sql
     statement = BatchStatement(
         name=job_identifier(schema, "UNNAMED"),
         compute_pool=pool,
@@ -309,15 +309,15 @@ def _resolve(
         output_location=output,
         save_mode=task.save_mode,
         inference_params=task.inference_params,
-        cpu_requests=_text(task.cpu_requests),
-        memory_requests=_text(task.memory_requests),
-        gpu_requests=_text(task.gpu_requests),
+        cpu_requests=as_text(task.cpu_requests),
+        memory_requests=as_text(task.memory_requests),
+        gpu_requests=as_text(task.gpu_requests),
         num_workers=_number("num_workers", task.num_workers),
         max_batch_rows=_number("max_batch_rows", task.max_batch_rows),
         image_repo=repository,
         replicas=_number("replicas", task.replicas),
     )
-    return Work(statement, query, source, ref, function, _text(task.input_version))
+    return Work(statement, query, source, ref, function, as_text(task.input_version))
 
 
 def _staged_input(text: str, schema: SchemaName, output: StageLocation) -> StageLocation:
@@ -443,10 +443,6 @@ def _submit(
     write_manifest(hook, work.statement.output_location, sent)
     log.info("Submitted job %s (query id %s).", manifest.job_name, query_id)
     return Submission(sent, query_id)
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value not in (None, "") else None
 
 
 def _number(name: str, value: Any) -> int | None:

@@ -28,10 +28,12 @@ from airflow_provider_snowml.core.service_deployment import (
 from airflow_provider_snowml.exceptions import (
     InvalidArgumentError,
     NotAModelServiceError,
+    ServiceConflictError,
     ServiceExistsError,
     SnowMLError,
 )
 from airflow_provider_snowml.hooks.services import (
+    cancel_deployment,
     check_image_repository,
     check_servable,
     drop_service,
@@ -43,7 +45,7 @@ from airflow_provider_snowml.hooks.services import (
     version_served,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import one_of, run_of
+from airflow_provider_snowml.operators.base import as_text, one_of, run_of
 
 if TYPE_CHECKING:
     from airflow_provider_snowml.operators.services import SnowMLCreateServiceOperator
@@ -95,6 +97,8 @@ def deploy_or_attach(
     log.info("%s %s: %s.", decision.action.value.capitalize(), name, decision.reason)
     if decision.action is ServiceAction.CONFLICT and found is not None:
         raise _conflict(found, decision, task.if_exists)
+    if decision.action is ServiceAction.SUBMIT:
+        _make_way(hook, name, task.if_exists)
     new = DeploymentIntent(
         **asdict(run),
         service_name=name.sql,
@@ -129,9 +133,17 @@ def deploy_or_attach(
     return new
 
 
-def running_statement(hook: SnowMLHook, service: QualifiedName) -> str | None:
-    """The query id of a running statement that deploys a service."""
-    return hook.find_running_statement(STATEMENT, name_clause(service))
+def remember(context: Context, intent: DeploymentIntent) -> None:
+    """Keep for later tries what this one deploys."""
+    context["task_state_store"].set(STATE_KEY, intent.to_dict())
+
+
+def running_statement(hook: SnowMLHook, service: QualifiedName, since: str | None = None) -> str | None:
+    """The query id of a running statement that deploys a service.
+
+    :param since: only if it is no older, in ISO format.
+    """
+    return hook.find_running_statement(STATEMENT, name_clause(service), since=since)
 
 
 def _remembered(hook: SnowMLHook, stored: Any, name: QualifiedName) -> DeploymentIntent | None:
@@ -141,8 +153,26 @@ def _remembered(hook: SnowMLHook, stored: Any, name: QualifiedName) -> Deploymen
         return None
     if intent.query_id is None and not intent.reused:
         # Its worker may have died between sending the statement and noting its id.
-        return replace(intent, query_id=running_statement(hook, name))
+        return replace(intent, query_id=running_statement(hook, name, intent.since))
     return intent
+
+
+def _make_way(hook: SnowMLHook, name: QualifiedName, if_exists: str) -> None:
+    """While its image is built a service cannot be seen, but the statement that deploys it can.
+
+    :raises ServiceConflictError: if somebody else is deploying a service of the name.
+    """
+    query_id = running_statement(hook, name)
+    if query_id is None:
+        return
+    if if_exists != "replace":
+        raise ServiceConflictError(
+            f"Another statement ({query_id}) is deploying service {name} at this moment: wait for it, use "
+            "another service_name, or let if_exists be 'replace'."
+        )
+    done = cancel_deployment(hook, name, query_id)
+    log.info("Another deployment of %s: %s.", name, ", ".join(done))
+    drop_service(hook, name)
 
 
 def _resume(hook: SnowMLHook, found: FoundService | None) -> None:
@@ -176,7 +206,7 @@ def _resolve(
             "must not be above the second."
         )
     requests = {
-        what: _text(getattr(task, what)) for what in ("cpu_requests", "memory_requests", "gpu_requests")
+        what: as_text(getattr(task, what)) for what in ("cpu_requests", "memory_requests", "gpu_requests")
     }
     check_requests(**requests)
     workers = _number("num_workers", task.num_workers)
@@ -184,17 +214,22 @@ def _resolve(
 
     pool = Identifier.parse(task.service_compute_pool, what="compute pool")
     build_pool = None
-    if task.image_build_compute_pool:
-        build_pool = Identifier.parse(task.image_build_compute_pool, what="compute pool")
+    if text := as_text(task.image_build_compute_pool):
+        build_pool = Identifier.parse(text, what="compute pool")
     for one in dict.fromkeys((pool, build_pool)):
         if one is not None:
             hook.check_compute_pool(one)
     ref = hook.resolve_version(model, Identifier.of(pinned).sql if pinned else task.version_name)
     check_servable(hook, ref)
     repository = None
-    if task.image_repo:
-        repository = QualifiedName.parse(task.image_repo, schema, what="image_repo")
+    if text := as_text(task.image_repo):
+        repository = QualifiedName.parse(text, schema, what="image_repo")
         check_image_repository(hook, repository)
+    if isinstance(task.build_external_access_integrations, str):
+        raise InvalidArgumentError(
+            f"build_external_access_integrations is {task.build_external_access_integrations!r}; it must be "
+            "a list of names."
+        )
     integrations = tuple(
         Identifier.parse(integration, what="external access integration")
         for integration in task.build_external_access_integrations or ()
@@ -216,10 +251,6 @@ def _resolve(
         autocapture=task.autocapture,
         **requests,
     )
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value not in (None, "") else None
 
 
 def _number(name: str, value: Any, *, at_least: int = 1) -> int | None:

@@ -28,10 +28,9 @@ from airflow_provider_snowml.exceptions import (
     ServiceTimeoutError,
     SnowMLError,
 )
-from airflow_provider_snowml.hooks.batch_jobs import log_tail
+from airflow_provider_snowml.hooks.batch_jobs import build_job, log_tail
 from airflow_provider_snowml.hooks.services import (
     ServiceWatch,
-    build_job,
     cancel_deployment,
     drop_service,
     end_deployment,
@@ -43,7 +42,7 @@ from airflow_provider_snowml.hooks.services import (
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.base import SnowMLOperator, one_of
-from airflow_provider_snowml.operators.service_submission import deploy_or_attach, running_statement
+from airflow_provider_snowml.operators.service_submission import deploy_or_attach, remember, running_statement
 from airflow_provider_snowml.triggers.services import SnowMLServiceDeploymentTrigger
 
 GRACE = 60.0
@@ -195,15 +194,15 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
             # A service that is ready already needs no trigger. One that fires at once is a risk, too: Airflow
             # 3.3 can take the task for crashed.
             verdict = watch.look()
-            intent = self._saw(intent, watch)
-            if self.deferrable and not is_over(verdict):
+            intent = self._saw(intent, watch, context)
+            # Airflow calls on_kill from a signal handler and lets the task go on.
+            if self.deferrable and not is_over(verdict) and not self._killed.is_set():
                 self._defer(intent, limits)
             while not is_over(verdict):
-                # Airflow calls on_kill from a signal handler and lets the task go on.
                 if self._killed.wait(self.poll_interval):
                     raise self._was_killed(intent)
                 verdict = watch.look()
-                intent = self._saw(intent, watch)
+                intent = self._saw(intent, watch, context)
         finally:
             watch.close()
         return self._complete(verdict, intent)
@@ -229,7 +228,9 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
         verdict = ServiceVerdict(
             ServiceOutcome(event["outcome"]), event["detail"], event["status"], event["instances"]
         )
-        return self._complete(verdict, DeploymentIntent(**event["intent"]))
+        intent = DeploymentIntent(**event["intent"])
+        remember(context, intent)
+        return self._complete(verdict, intent)
 
     def on_kill(self) -> None:
         """End what this try has started or attached to, and nothing else."""
@@ -238,11 +239,16 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
             self._end(self._live)
 
     def _goes_live(self, intent: DeploymentIntent) -> None:
+        if self._killed.is_set() and intent.query_id is None and self.cancel_on_kill:
+            raise ServiceCancelledError(f"The task was killed before it deployed {intent.service_name}.")
         self._live = intent
 
-    def _saw(self, intent: DeploymentIntent, watch: ServiceWatch) -> DeploymentIntent:
+    def _saw(self, intent: DeploymentIntent, watch: ServiceWatch, context: Context) -> DeploymentIntent:
         """Note when the service was made, which tells it from the next one of its name."""
+        if watch.created_on is None or watch.created_on == intent.created_on:
+            return intent
         intent = replace(intent, created_on=watch.created_on)
+        remember(context, intent)
         if self._live is not None:
             self._live = intent
         return intent
@@ -314,8 +320,16 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
             hint = explain_error(f"{message}\n{logs}")
             message += f" The end of its logs:\n{logs}\n" + (f"Probably: {hint}\n" if hint else "")
         if verdict.outcome is ServiceOutcome.TIMEOUT:
-            message += f"What was done: {end_deployment(hook, intent)}."
+            message += f"What was done: {_ended(hook, intent)}."
         return kinds[verdict.outcome](message)
+
+
+def _ended(hook: SnowMLHook, intent: DeploymentIntent) -> str:
+    """End a deployment; what was done, or why it could not be."""
+    try:
+        return end_deployment(hook, intent)
+    except SnowMLError as error:
+        return f"nothing, it may still run ({error})"
 
 
 def _logs(hook: SnowMLHook, service: QualifiedName, query_id: str | None) -> str:

@@ -78,11 +78,28 @@ def test_a_cleared_run_replaces_what_it_had_not_finished_and_asks_about_what_ser
     cleared = RunRef("run", 1)
     running = {"intent": INTENT, "statement": Statement.RUNNING}
     assert action(run=cleared, **running) is ServiceAction.REPLACE
-    assert action(run=cleared, intent=INTENT, found=OURS, serves="V1") is ServiceAction.REPLACE
+    for statement in (Statement.RUNNING, Statement.SUCCEEDED):
+        mine = {"intent": INTENT, "statement": statement, "found": OURS, "serves": "V1"}
+        assert action(run=cleared, **mine) is ServiceAction.REPLACE
+    seen = replace(INTENT, created_on=OURS.created_on.isoformat())
+    assert action(run=cleared, intent=seen, found=OURS, serves="V1") is ServiceAction.REPLACE
     ready = replace(OURS, status="RUNNING")
     assert action(run=cleared, intent=INTENT, found=ready, serves="V1") is ServiceAction.CONFLICT
     reuse = action(run=cleared, intent=INTENT, found=ready, serves="V1", if_exists="reuse")
     assert reuse is ServiceAction.REUSE
+
+
+def test_a_younger_service_of_somebody_else_is_not_taken_for_ours() -> None:
+    cleared = RunRef("run", 1)
+    seen = replace(INTENT, created_on=OURS.created_on.isoformat())
+    younger = replace(OURS, created_on=OURS.created_on + timedelta(days=1))
+    for status in ("PENDING", "SUSPENDING", "FAILED"):
+        found = replace(younger, status=status)
+        assert action(run=cleared, intent=seen, found=found, serves="V2") is ServiceAction.CONFLICT
+        # Nobody saw it, and of the statement nothing is known any more, or that it failed.
+        assert action(run=cleared, intent=INTENT, found=found, serves="V2") is ServiceAction.CONFLICT
+        failed = {"intent": INTENT, "statement": Statement.FAILED, "found": found, "serves": "V1"}
+        assert action(**failed) is ServiceAction.CONFLICT
 
 
 def test_other_arguments_replace_what_was_not_finished() -> None:

@@ -311,6 +311,38 @@ def test_a_kill_cancels_this_job_and_keeps_it(scoring, task_context) -> None:
     wait_for(lambda: jobs(scoring, "kill") == {"A1": "CANCELLED"}, "CANCELLED")
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_kill_while_the_statement_is_sent_ends_the_job(
+    scoring, task_context, monkeypatch, deferrable
+) -> None:
+    name = f"killed_late_{deferrable}"
+    task = slow(name, 60, deferrable=deferrable)
+    real = SnowMLHook.submit
+
+    def killed(self: SnowMLHook, sql: str) -> str:
+        task.on_kill()  # it finds nothing to end yet
+        return real(self, sql)
+
+    monkeypatch.setattr(SnowMLHook, "submit", killed)
+    with pytest.raises(BatchJobCancelledError):
+        task.execute(task_context(name))
+    wait_for(lambda: jobs(scoring, name) in ({"A1": "CANCELLED"}, {}), "no live job")
+
+
+def test_a_kill_before_the_statement_is_sent_sends_none(scoring, task_context, monkeypatch) -> None:
+    task = slow("killed_early", 60)
+    real = SnowMLHook.copy_into_location
+
+    def killed(*arguments: Any) -> int:
+        task.on_kill()
+        return real(*arguments)
+
+    monkeypatch.setattr(SnowMLHook, "copy_into_location", killed)
+    with pytest.raises(BatchJobCancelledError, match="before it submitted"):
+        task.execute(task_context("killed_early"))
+    assert jobs(scoring, "killed_early") == {}
+
+
 def test_a_kill_ends_the_wait(scoring, task_context) -> None:
     task, context = slow("waiting", 60), task_context("waiting")
     threading.Thread(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_snowml.core.batch_poller import Statement
-from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.exceptions import (
     ComputePoolNotFoundError,
     ImageRepositoryNotFoundError,
@@ -30,6 +31,7 @@ from airflow_provider_snowml.exceptions import (
     ModelVersionNotFoundError,
     NotAModelServiceError,
     ServiceCancelledError,
+    ServiceConflictError,
     ServiceExistsError,
     ServiceFailedError,
     ServiceLostError,
@@ -290,6 +292,35 @@ def test_another_service_of_the_name(serving, task_context) -> None:
     assert serving.services() == {"TAKEN": "RUNNING"}
 
 
+def test_while_another_run_is_deploying_it_the_name_is_taken(serving, task_context) -> None:
+    other = serving.deploy(
+        "BUSY", wait=False, force_rebuild=True, image_build_compute_pool=Identifier("SLEEPING_SERVICE_POOL")
+    )
+    wait_for(lambda: build_status(serving, "BUSY", other), "the image build")
+    for if_exists in ("fail", "reuse"):
+        with pytest.raises(ServiceConflictError, match=other):
+            create("BUSY", if_exists=if_exists).execute(task_context("serve"))
+    assert serving.hook().statement(other)[0] is Statement.RUNNING
+    result = create("BUSY", if_exists="replace").execute(task_context("serve"))
+    assert (result["status"], result["reused"]) == ("RUNNING", False)
+    assert serving.hook().statement(other)[0] is Statement.FAILED
+    assert build_status(serving, "BUSY", other) == "CANCELLED"
+
+
+def test_a_service_that_is_not_a_models_is_not_dropped(serving, task_context, monkeypatch) -> None:
+    serving.deploy("BY_HAND")
+    real = service_operators.find_service
+
+    def by_hand(*arguments: Any) -> Any:
+        # The local Snowflake makes no others.
+        return replace(real(*arguments), managing_object_domain=None, managing_object_name=None)
+
+    monkeypatch.setattr(service_operators, "find_service", by_hand)
+    with pytest.raises(NotAModelServiceError, match="a service, created"):
+        drop("BY_HAND").execute(task_context("drop"))
+    assert serving.services() == {"BY_HAND": "RUNNING"}
+
+
 def test_what_is_no_models_service_is_left_alone(serving, task_context) -> None:
     query = serving.deploy("ABOUT", wait=False, force_rebuild=True)
     job = service_hooks.build_job(QualifiedName.parse(f"{serving.schema}.ABOUT"), query)
@@ -318,6 +349,48 @@ def test_a_kill_cancels_statement_and_image_build(serving, task_context) -> None
     assert build_status(serving, "KILLED", first) == "CANCELLED"
     assert not serving.services()
     assert create("KILLED").execute(context)["status"] == "RUNNING"
+
+
+def test_a_kill_before_the_statement_is_sent_sends_none(serving, task_context, monkeypatch) -> None:
+    task, context = create("NEVER"), task_context("serve")
+    monkeypatch.setattr(
+        "airflow_provider_snowml.operators.service_submission.snowflake_time",
+        lambda hook: task.on_kill() or service_hooks.snowflake_time(hook),
+    )
+    with pytest.raises(ServiceCancelledError, match="before it deployed"):
+        task.execute(context)
+    assert query_id(context) is None
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_kill_while_the_statement_is_sent_ends_it(serving, task_context, monkeypatch, deferrable) -> None:
+    task, context = build_for_ever("LATE", deferrable=deferrable), task_context("serve")
+    real = SnowMLHook.submit
+
+    def killed(self: SnowMLHook, sql: str) -> str:
+        task.on_kill()  # it finds nothing to end yet
+        return real(self, sql)
+
+    monkeypatch.setattr(SnowMLHook, "submit", killed)
+    with pytest.raises(ServiceCancelledError):
+        task.execute(context)
+    sent = str(query_id(context))
+    assert serving.hook().statement(sent)[0] is Statement.FAILED
+    assert build_status(serving, "LATE", sent) in ("CANCELLED", None)
+
+
+def test_a_deferred_deployment_that_fails_says_why(serving, task_context) -> None:
+    context = task_context("serve")
+    task = create("DOOMED", model_name="BROKEN", deferrable=True, force_rebuild=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in deferred.value.trigger.run()]
+
+    (event,) = asyncio.run(events())
+    with pytest.raises(ServiceFailedError, match=r"(?s)broken on purpose.*The end of its logs"):
+        getattr(create("DOOMED", model_name="BROKEN"), deferred.value.method_name)(context, event)
 
 
 def test_a_kill_drops_what_is_not_ready(serving, task_context) -> None:
