@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(CLEAN) $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## Load flights, retrain twice, score seven days: real Airflow, local Snowflake
+demo: $(STAMP) ## Load flights, retrain twice, score seven days, serve: real Airflow, local Snowflake
 	$(CLEAN) $(BIN)/python scripts/demo.py
 
 up: $(STAMP) ## Start an Airflow and a local Snowflake that stay, and say how to get in

@@ -117,3 +117,31 @@ def test_the_local_snowflake_from_python(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "local-snowflake.md").read_text(), re.DOTALL)
     exec(code, {})
     assert capsys.readouterr().out.startswith("('")
+
+
+def test_the_numbers_of_a_monitor(scoring):
+    """The page's Python and SQL, with recent rows for the monitor that they name."""
+    hook = scoring.hook()
+    hook.run(
+        "CREATE TABLE WATCHED_CUSTOMERS AS SELECT ID, F1 AS VISITS, IFF(ID > 20, 1, 0) AS LEFT_US, "
+        "ID / 60 AS P, DATEADD(DAY, -1, CURRENT_TIMESTAMP())::TIMESTAMP_NTZ AS AT FROM X"
+    )
+    hook.run(
+        "CREATE MODEL MONITOR CHURN_MONITOR WITH MODEL = M VERSION = 'V1' FUNCTION = 'predict_proba' "
+        "SOURCE = WATCHED_CUSTOMERS BASELINE = WATCHED_CUSTOMERS TIMESTAMP_COLUMN = AT ID_COLUMNS = ('ID') "
+        "PREDICTION_SCORE_COLUMNS = ('P') ACTUAL_CLASS_COLUMNS = ('LEFT_US') WAREHOUSE = SNOWML_WH "
+        "REFRESH_INTERVAL = '1 hour' AGGREGATION_WINDOW = '1 day'"
+    )
+    text = (DOCS / "operators" / "monitors.md").read_text()
+    try:
+        (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        names: dict = {}
+        exec(code, names)
+        assert len(names["drift"]) == 1
+        assert names["worst"] == pytest.approx(0)  # from itself
+        (sql,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+        (day,) = hook.rows(sql)
+        assert day["METRIC_VALUE"] == pytest.approx(1)  # P tells who left
+    finally:
+        hook.run("DROP MODEL MONITOR IF EXISTS CHURN_MONITOR")
+        hook.run("DROP TABLE WATCHED_CUSTOMERS")

@@ -1,4 +1,4 @@
-"""The three examples, run whole with ``dag.test()`` on the real flights and the local Snowflake."""
+"""Load, retrain and score: run whole with ``dag.test()`` on the real flights and the local Snowflake."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ def one(cursor, query: str) -> tuple:
     return cursor.execute(query).fetchone()
 
 
-def versions(cursor) -> dict[str, list[str]]:
-    cursor.execute("SHOW VERSIONS IN MODEL FLIGHT_DELAYS")
+def shown(cursor, statement: str) -> list[dict]:
+    cursor.execute(statement)
     names = [column.name for column in cursor.description]
-    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def versions(cursor) -> dict[str, list[str]]:
+    rows = shown(cursor, "SHOW VERSIONS IN MODEL FLIGHT_DELAYS")
     return {row["name"]: json.loads(row["aliases"]) for row in rows}
 
 
@@ -71,31 +75,49 @@ def check_monitors(cursor) -> None:
     """Each promoted version has a monitor; the one that has scored has numbers, and they are right."""
     from sklearn.metrics import accuracy_score, roc_auc_score
 
-    cursor.execute("SHOW MODEL MONITORS")
-    assert [row[1] for row in cursor.fetchall()] == [
-        "FLIGHT_DELAYS_MONITOR_V20130121",
-        "FLIGHT_DELAYS_MONITOR_V20130128",
+    # The run's schema is gone, and the baseline with it: the monitor has a snapshot.
+    assert [(row["name"], json.loads(row["baseline"])) for row in shown(cursor, "SHOW MODEL MONITORS")] == [
+        (
+            f"FLIGHT_DELAYS_MONITOR_V{day}",
+            {
+                "name": "BASELINE",
+                "database_name": "SNOWML",
+                "schema_name": f"RUN_FLIGHT_DELAYS_{day}",
+                "status": "DELETED",
+            },
+        )
+        for day in ("20130121", "20130128")
     ]
 
-    def metric(function: str, *arguments: str, version: str = "V20130128") -> list[tuple]:
+    def metric(function: str, *arguments: str, version: str = "V20130128") -> list[dict]:
         listed = ", ".join(f"'{a}'" for a in (f"FLIGHT_DELAYS_MONITOR_{version}", *arguments))
         period = "'2013-01-28'::TIMESTAMP_NTZ, '2013-02-04'::TIMESTAMP_NTZ"
-        return cursor.execute(
-            f"SELECT METRIC_VALUE, * FROM TABLE(MODEL_MONITOR_{function}_METRIC({listed}, {period}))"
-        ).fetchall()
+        return shown(cursor, f"SELECT * FROM TABLE(MODEL_MONITOR_{function}_METRIC({listed}, {period}))")
 
     cursor.execute(
         "SELECT P_LATE, LATE FROM FLIGHT_DELAY_PREDICTIONS P JOIN FLIGHT_OUTCOMES O "
         "ON O.FLIGHT_DATE = P.FLIGHT_DATE AND O.FLIGHT_ID = P.FLIGHT_ID WHERE LATE IS NOT NULL"
     )
     predicted, late = zip(*cursor.fetchall(), strict=True)
-    ((auc, day, *_),) = metric("PERFORMANCE", "ROC_AUC", "1 DAY")
-    assert str(day) == "2013-01-30 00:00:00"
-    assert auc == pytest.approx(roc_auc_score(late, predicted), abs=1e-9)
-    ((accuracy, *_),) = metric("PERFORMANCE", "CLASSIFICATION_ACCURACY", "ALL")
-    assert accuracy == pytest.approx(accuracy_score(late, [p >= 0.5 for p in predicted]), abs=1e-9)
-    ((count, *_),) = metric("STAT", "COUNT", "P_LATE", "1 DAY")
-    assert count == len(late)
-    ((drift, *_),) = metric("DRIFT", "POPULATION_STABILITY_INDEX", "P_LATE", "1 DAY")
-    assert drift > 0
+    (auc,) = metric("PERFORMANCE", "ROC_AUC", "1 DAY")
+    assert str(auc["EVENT_TIMESTAMP"]) == "2013-01-30 00:00:00"
+    assert auc["METRIC_VALUE"] == pytest.approx(roc_auc_score(late, predicted), abs=1e-9)
+    (accuracy,) = metric("PERFORMANCE", "CLASSIFICATION_ACCURACY", "ALL")
+    expected = accuracy_score(late, [p >= 0.5 for p in predicted])
+    assert accuracy["METRIC_VALUE"] == pytest.approx(expected, abs=1e-9)
+    (count,) = metric("STAT", "COUNT", "P_LATE", "1 DAY")
+    assert count["METRIC_VALUE"] == len(late)
+
+    # The baseline is what the model learned from: the flights of three weeks, but those that never arrived.
+    (drift,) = metric("DRIFT", "POPULATION_STABILITY_INDEX", "P_LATE", "1 DAY")
+    assert drift["METRIC_VALUE"] > 0
+    (arrived,) = one(
+        cursor,
+        "SELECT COUNT(*) FROM FLIGHT_OUTCOMES WHERE LATE IS NOT NULL "
+        "AND FLIGHT_DATE >= '2012-12-31' AND FLIGHT_DATE < '2013-01-21'",
+    )
+    (version,) = shown(cursor, "SHOW VERSIONS LIKE 'V20130128' IN MODEL FLIGHT_DELAYS")
+    learned = json.loads(version["metadata"])["metrics"]["training_flights"]
+    assert drift["BASELINE_COL_COUNT_USED"] == learned == arrived
+    assert drift["BASELINE_COL_COUNT_UNUSED"] == 0
     assert metric("PERFORMANCE", "ROC_AUC", "1 DAY", version="V20130121") == []
