@@ -261,7 +261,10 @@ class NotAModelServiceError(ServiceError):
 class ServiceFailedError(ServiceError):
     """The deployment, or a container of the service, failed. The message ends with the tail of its logs."""
 
-    on_retry = "What there is of the service is kept for inspection; a retry drops it and deploys again."
+    on_retry = (
+        "What there is of the service is kept for inspection. A retry of the operator that deploys it drops it "
+        "and deploys again; a retry of a sensor looks again."
+    )
 
 
 class ServiceSuspendedError(ServiceError):
@@ -289,7 +292,7 @@ class ServiceCancelledError(ServiceError):
 
 
 class ServiceConflictError(ServiceError):
-    """A service that was dropped does not go away, or another one came under its name meanwhile."""
+    """Another deployment has the name, a dropped service does not go away, or another came in its place."""
 
     on_retry = "A retry looks again."
 

@@ -61,8 +61,8 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
     "query_id", "reused"}``. ``ingress_url`` is ``None`` without ingress, and until Snowflake has one.
 
     Privileges: CREATE SERVICE on the schema, USAGE on the compute pools, READ on the model, READ and WRITE on
-    the image repository; BIND SERVICE ENDPOINT on the account for ingress. What suspends, resumes and drops
-    comes with owning the service. See
+    the image repository; BIND SERVICE ENDPOINT on the account for ingress. Owning the service is enough for
+    the rest; for one of another role ``"reuse"`` wants MONITOR and OPERATE, ``"replace"`` OWNERSHIP. See
     https://docs.snowflake.com/en/developer-guide/snowflake-ml/model-registry/container.
 
     :param model_name: the model, ``[[database.]schema.]name``.
