@@ -262,8 +262,8 @@ class ServiceFailedError(ServiceError):
     """The deployment, or a container of the service, failed. The message ends with the tail of its logs."""
 
     on_retry = (
-        "What there is of the service is kept for inspection. A retry of the operator that deploys it drops it "
-        "and deploys again; a retry of a sensor looks again."
+        "What there is of the service is kept for inspection. A retry of the operator that deploys it drops "
+        "it and deploys again; a retry of a sensor looks again."
     )
 
 
