@@ -7,10 +7,13 @@ a build: a job service that waits, runs, writes its log, can be cancelled and en
 from __future__ import annotations
 
 import json
+import sys
 import time
+import traceback
 from pathlib import Path
 
-from .containers import DONE, RUNNING, write_state
+from .containers import DONE, FAILED, RUNNING, write_state
+from .job_worker import log, suffer
 
 _STEPS = ("Resolving the model's dependencies", "Installing packages", "Pushing the image")
 
@@ -20,10 +23,16 @@ def main(name: str) -> None:
     directory = Path(name)
     spec = json.loads((directory / "spec.json").read_text())
     write_state(directory, RUNNING, "Running")
-    print("Simulated by the local Snowflake: no image is built, the model runs in its environment.")
-    print(f"Building image {spec['image']} for {spec['model']} version {spec['version']}")
-    for step in _STEPS:
-        print(step)
-        time.sleep(spec["seconds"] / len(_STEPS))
-    print("Image build complete")
+    try:
+        log("Simulated by the local Snowflake: no image is built, the model runs in its environment.")
+        log(f"Building image {spec['image']} for {spec['model']} version {spec['version']}")
+        suffer(spec)
+        for step in _STEPS:
+            log(step)
+            time.sleep(spec["seconds"] / len(_STEPS))
+        log("Image build complete")
+    except Exception as e:
+        traceback.print_exc()
+        write_state(directory, FAILED, f"{type(e).__name__}: {e}"[:1000])
+        sys.exit(1)
     write_state(directory, DONE, "Completed successfully")

@@ -18,8 +18,9 @@ import yaml
 
 from . import compute_pools, images, models, queries, services, services_sql
 from .catalog import Object, Qualified, account_level
-from .containers import CANCELLED, DONE, ENDED, FAILED, PENDING
+from .containers import DONE, ENDED, FAILED, PENDING
 from .errors import SnowflakeError, already_exists, compilation_error, unsupported
+from .faults import BUILD_KINDS
 from .functions import system_function
 from .grammar import Reader, parse_name
 from .models import Model, Version
@@ -194,6 +195,7 @@ def _build(session: Session, found: Deployment) -> None:
         "version": found.version.name,
         "image": found.image,
         "seconds": account.image_build_seconds,
+        "fault": account.faults.for_job(name.name, BUILD_KINDS),
     }
     account.containers.create(id_, spec)
     ready = compute_pools.is_ready(session.account, found.build_pool)
@@ -211,12 +213,9 @@ def _build(session: Session, found: Deployment) -> None:
     job = account.catalog.create("SERVICE", name, session.role, data)
     if ready:
         services.start(account, job)
-    try:
-        while (became := services.state(account, job))["status"] not in ENDED:
-            services.pause(0.1)
-    except SnowflakeError:
-        account.containers.end(id_, CANCELLED, "The deployment was cancelled")
-        raise
+    # A statement that is cancelled ends here; the job goes on, as SPCS_CANCEL_JOB is there to end it.
+    while (became := services.state(account, job))["status"] not in ENDED:
+        services.pause(0.1)
     if became["status"] != DONE:
         raise SnowflakeError(
             395017,

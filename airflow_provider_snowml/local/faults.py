@@ -29,10 +29,12 @@ REQUEST_KINDS = {
     "expire_session": "the request finds its session gone",
     "hold": "the request waits for SYSTEM$SNOWML_LOCAL_RELEASE(id, 'drop' | 'carry_out')",
 }
-JOB_KINDS = {
+BUILD_KINDS = {
     "fail_job": "the job fails",
     "hang_job": "the job runs and does not end",
     "slow_job": "the job takes some seconds more",
+}
+JOB_KINDS = BUILD_KINDS | {
     "partial_output": "the job's process dies when part of the output is written",
     "no_success": "the job is DONE and writes no _SUCCESS",
     "late_success": "the job is DONE and writes _SUCCESS some seconds later",
@@ -50,7 +52,8 @@ class Fault:
     :param statement: for requests: a regular expression that is searched for in the statement's text;
         empty for any request, also of files and results.
     :param user: only requests of this user's sessions; empty for all.
-    :param job: for jobs: a regular expression that is searched for in the job's name.
+    :param job: for jobs: a regular expression that is searched for in the job's name; image builds, named
+        ``MODEL_BUILD_...``, are jobs that ``fail_job``, ``hang_job`` and ``slow_job`` can meet.
     :param skip: how many requests or jobs that fit are spared first.
     :param times: how many it meets then.
     :param seconds: of ``delay``, ``slow_job`` and ``late_success``.
@@ -160,9 +163,12 @@ class Faults:
             ),
         )
 
-    def for_job(self, name: str) -> dict[str, Any] | None:
-        """What the job's process is told."""
-        fault = self._first(JOB_KINDS, lambda fault: bool(re.search(fault.job, name, re.IGNORECASE)))
+    def for_job(self, name: str, kinds: dict[str, str] = JOB_KINDS) -> dict[str, Any] | None:
+        """What the job's process is told.
+
+        :param kinds: those that can befall it; faults of other kinds do not count it.
+        """
+        fault = self._first(kinds, lambda fault: bool(re.search(fault.job, name, re.IGNORECASE)))
         return asdict(fault) if fault is not None else None
 
     def waiters(self, usual: int) -> int:

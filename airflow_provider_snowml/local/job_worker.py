@@ -191,7 +191,7 @@ def main(name: str) -> None:
         handler = Package(Path(spec["package"])).load(spec["handler"])
         spec["argument_names"] = argument_names(handler) or spec["argument_names"]
         log("Model loaded, inference starts")
-        _suffer(spec)
+        suffer(spec)
         rows = run(spec, handler)
         if _mishap(spec) not in ("no_success", "late_success"):
             Path(spec["output"], "_SUCCESS").touch()
@@ -211,8 +211,8 @@ def _mishap(spec: dict[str, Any]) -> str | None:
     return (spec.get("fault") or {}).get("kind")
 
 
-def _suffer(spec: dict[str, Any]) -> None:
-    """What goes wrong before anything is written."""
+def suffer(spec: dict[str, Any]) -> None:
+    """What goes wrong before anything is written; image builds suffer it, too."""
     kind = _mishap(spec)
     if kind == "fail_job":
         raise JobError(spec["fault"]["message"])

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import snowflake.connector
+from snowflake.connector import DictCursor
 from snowflake.connector.errors import DatabaseError, OperationalError, ProgrammingError
 
 from airflow_provider_snowml.local import LocalSnowflake
@@ -226,3 +227,53 @@ def test_the_bad_days_of_jobs(faulty, scored):
         assert time.monotonic() < deadline, found
         time.sleep(0.5)
     faulty.clear_faults()
+
+
+def test_the_bad_days_of_image_builds(faulty, client, scored):
+    cursor = client.cursor()
+    deploy = (
+        "CALL SYSTEM$DEPLOY_MODEL('{models: [{name: M, version: V1}], image_build: {compute_pool: P},"
+        " service: {name: S, compute_pool: P, min_instances: 1, max_instances: 1}}')"
+    )
+
+    def build() -> tuple[str, str]:
+        """The name and the status of the newest one."""
+        shown = client.cursor(DictCursor).execute("SHOW JOB SERVICES LIKE 'MODEL_BUILD_%'").fetchall()
+        newest = max(shown, key=lambda row: row["created_on"])
+        return newest["name"], newest["status"]
+
+    def log(name: str) -> str:
+        sql = f"CALL SYSTEM$GET_SERVICE_LOGS('{name}', '0', 'model-build')"
+        return client.cursor().execute(sql).fetchone()[0]
+
+    not_of_builds = faulty.fault("no_success", times=100)
+    faulty.fault("fail_job", job="^MODEL_BUILD_", message="The disk is full.")
+    with pytest.raises(
+        DatabaseError, match=r"MODEL_BUILD_\w+ of model .*FAILED: .*The disk is full"
+    ) as failed:
+        cursor.execute(deploy)
+    failed_build, status = build()
+    assert failed_build in str(failed.value)
+    assert status == "FAILED"
+    assert "The disk is full" in log(failed_build)
+
+    faulty.fault("hang_job", job="^MODEL_BUILD_")
+    query = cursor.execute_async(deploy)["queryId"]
+    deadline = time.monotonic() + 180
+    while (found := build())[0] == failed_build or found[1] == "PENDING":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert found[1] == "RUNNING"
+    cursor.execute(f"CALL {found[0]}!SPCS_CANCEL_JOB()")
+    with pytest.raises(DatabaseError, match=f"{found[0]} of model .*CANCELLED"):
+        cursor.get_results_from_sfqid(query)
+        cursor.fetchone()
+
+    slow = faulty.fault("slow_job", job="^MODEL_BUILD_", seconds=2)
+    begin = time.monotonic()
+    client.cursor().execute(deploy)
+    assert time.monotonic() - begin > 2
+    assert seen(faulty, slow) == 1
+    assert build()[1] == "DONE"
+    assert seen(faulty, not_of_builds) == 0
+    client.cursor().execute("DROP SERVICE S")

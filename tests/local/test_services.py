@@ -276,7 +276,8 @@ def test_image_repositories(connection, schema):
 
 
 @pytest.mark.parametrize("how", ["query", "job", "drop"])
-def test_a_build_is_cancelled(connection, schema, model, how):
+def test_a_build_is_cancelled(connection, schema, model, pool, how):
+    """With its statement it is not: that one only stops to wait."""
     name = suspended_pool(connection)
     query = submit(connection, f"{schema}.S", model, build={"compute_pool": name})
     build = f"{schema}." + get_service_id_from_deployment_step(query, DeploymentStep.MODEL_BUILD)
@@ -289,8 +290,12 @@ def test_a_build_is_cancelled(connection, schema, model, how):
         connection.cursor().execute(f"DROP SERVICE {build}")
     with pytest.raises(DatabaseError, match=r"cancel|CANCELLED"):
         result(connection, query)
-    if how != "drop":
+    if how == "job":
         assert describe(connection, build)["status"] == "CANCELLED"
+    if how == "query":
+        assert describe(connection, build)["status"] == "PENDING"
+        connection.cursor().execute(f"ALTER COMPUTE POOL {name} RESUME")
+        wait_for(connection, build, "DONE")
     assert show(connection, "SHOW SERVICES EXCLUDE JOBS") == []
 
 
