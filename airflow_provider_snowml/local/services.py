@@ -94,9 +94,17 @@ def start(account: Account, service: Object) -> None:
         return
     for id_ in instance_ids(service):
         account.containers.renew(id_, service.data["worker"], service_worker.main)
+    _stop_unless_wanted(account, service)
+
+
+def _stop_unless_wanted(account: Account, service: Object) -> None:
+    """End what was started for a service that was dropped or suspended while it was started."""
     current = account.catalog.find("SERVICE", service.name)
-    if current is None or current.data["id"] != service.data["id"] or current.data["suspended"]:
+    gone = current is None or current.data["id"] != service.data["id"]
+    if current is None or gone or current.data["suspended"]:
         stop(account, service, "The service was dropped or suspended meanwhile")
+    if gone:
+        _remove(account, service)
 
 
 def start_waiting(account: Account, pool: str) -> None:
@@ -162,8 +170,14 @@ def _forget_failures(account: Account, service: Object) -> None:
 
 
 def _start_again(account: Account, services: list[Object]) -> None:
-    """The instances that have outlived the server are kept, the others started."""
-    for service in services:
+    """The instances that have outlived the server are kept, the others started.
+
+    Each is looked up anew: it can have been dropped or suspended since the server answers again.
+    """
+    for known in services:
+        service = account.catalog.find("SERVICE", known.name)
+        if service is None or service.data["id"] != known.data["id"]:
+            continue
         if is_job(service) or service.data["suspended"] or service.data["waits_for_pool"]:
             continue
         for id_ in instance_ids(service):
@@ -171,6 +185,7 @@ def _start_again(account: Account, services: list[Object]) -> None:
                 account.containers.keep(id_, service_worker.main)
             else:
                 account.containers.renew(id_, service.data["worker"], service_worker.main)
+        _stop_unless_wanted(account, service)
 
 
 def drop_in(account: Account, database: str, schema: str | None) -> None:

@@ -678,6 +678,47 @@ def test_json_of_show_versions(connection, served):
     assert json.loads(row["inference_services"]) == [served]
 
 
+@pytest.mark.parametrize("how", ["dropped", "suspended"])
+def test_a_service_that_is_gone_when_its_restart_comes(tmp_path, how):
+    """The list of services to start again is older than what became of one of them."""
+    from airflow_provider_snowml.local import services
+    from airflow_provider_snowml.local.account import Account
+    from airflow_provider_snowml.local.catalog import Qualified
+
+    account = Account(tmp_path, "localhost", 0)
+    try:
+        name = Qualified("SNOWML", "PUBLIC", "S")
+        data = {"container": services.CONTAINER, "min_instances": 1, "suspended": False, "changed": 0.0}
+        data.update(id="s", waits_for_pool=False, compute_pool="P", worker={})
+        listed = [account.catalog.create("SERVICE", name, "R", data)]
+        if how == "suspended":
+            services.suspend(account, listed[0])
+        else:
+            account.catalog.drop("SERVICE", name)
+        services._start_again(account, listed)
+        assert not account.containers.directory("s-0").exists() or how == "suspended"
+        assert not account.containers.alive("s-0")
+
+        # And one that goes at the very moment.
+        account.catalog.create("SERVICE", name, "R", data, replace=True)
+        renew = account.containers.renew
+
+        def renewed(*arguments):
+            renew(*arguments)
+            assert account.containers.alive("s-0")
+            with account.catalog.change("SERVICE", name) as changed:
+                changed.data["suspended"] = True
+            if how == "dropped":
+                account.catalog.drop("SERVICE", name)
+
+        account.containers.renew = renewed
+        services._start_again(account, listed)
+        assert not account.containers.alive("s-0")
+        assert account.containers.directory("s-0").exists() == (how == "suspended")
+    finally:
+        account.close()
+
+
 def test_a_server_that_was_killed_and_one_that_is_stopped(tmp_path, rows):
     """Its services run again after the next start, and no process of them is left behind."""
     from sklearn.linear_model import LogisticRegression
