@@ -191,6 +191,8 @@ def _start_again(account: Account, services: list[Object]) -> None:
 def drop_in(account: Account, database: str, schema: str | None) -> None:
     """What a dropped database or schema takes with it: no process outlives its service."""
     for service in account.catalog.list("SERVICE", database, schema):
+        if not is_job(service):
+            account.catalog.drop("SERVICE", service.name)  # first: who starts it sees that it is gone
         stop(account, service, "The service was dropped")
         if not is_job(service):
             _remove(account, service)
@@ -199,11 +201,12 @@ def drop_in(account: Account, database: str, schema: str | None) -> None:
 def drop(session: Session, service: Object) -> None:
     """Its processes end at once; what became of a job stays in the job history."""
     account = session.account
-    stop(account, service, "The service was dropped")
     if not is_job(service):
-        account.catalog.drop("SERVICE", service.name)
+        account.catalog.drop("SERVICE", service.name)  # first: who starts it sees that it is gone
+        stop(account, service, "The service was dropped")
         _remove(account, service)
         return
+    stop(account, service, "The service was dropped")
     gone = Qualified(service.name.database, service.name.schema, service.data["id"])
     data = {
         **service.data,

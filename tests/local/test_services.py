@@ -625,7 +625,7 @@ def test_a_model_that_is_dropped(local_snowflake, connection, schema, model, poo
         connection.cursor().execute(call)
 
 
-def test_a_suspended_pool(connection, schema, model):
+def test_a_suspended_pool(connection, schema, model, pool):
     name = suspended_pool(connection)
     cursor = connection.cursor()
     query = submit(connection, f"{schema}.S", model, pool=name)
