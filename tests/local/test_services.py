@@ -705,7 +705,6 @@ def test_a_service_that_is_gone_when_its_restart_comes(tmp_path, how):
 
         def renewed(*arguments):
             renew(*arguments)
-            assert account.containers.alive("s-0")
             with account.catalog.change("SERVICE", name) as changed:
                 changed.data["suspended"] = True
             if how == "dropped":
@@ -713,7 +712,10 @@ def test_a_service_that_is_gone_when_its_restart_comes(tmp_path, how):
 
         account.containers.renew = renewed
         services._start_again(account, listed)
-        assert not account.containers.alive("s-0")
+        deadline = time.monotonic() + WAIT
+        while account.containers.alive("s-0"):  # it has no model to load, and may be ending by itself
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert account.containers.directory("s-0").exists() == (how == "suspended")
     finally:
         account.close()
