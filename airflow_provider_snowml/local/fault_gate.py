@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import SnowflakeError
 from .faults import Fault
-from .wire import failure
+from .wire import failure, token_in
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -77,8 +77,7 @@ class FaultGate:
 
 
 def _token(scope: Scope) -> str:
-    header: str = dict(scope["headers"]).get(b"authorization", b"").decode()
-    return header.removeprefix('Snowflake Token="').removesuffix('"').removeprefix("Bearer ")
+    return token_in(dict(scope["headers"]).get(b"authorization", b"").decode())
 
 
 async def _whole_body(receive: Receive) -> bytes:

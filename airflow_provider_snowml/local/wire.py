@@ -137,9 +137,7 @@ class Wire:
         return JSONResponse({"status": "ok"})
 
     def _session(self, request: Request) -> Session:
-        header = request.headers.get("Authorization", "")
-        token = header.removeprefix('Snowflake Token="').removesuffix('"').removeprefix("Bearer ")
-        session = self._account.sessions.get(token)
+        session = self._account.sessions.get(token_in(request.headers.get("Authorization", "")))
         if session is None:
             raise SnowflakeError(
                 390111, "08003", "Session no longer exists. New login required to access the service."
@@ -344,6 +342,11 @@ def _in_progress(query: Query, code: str) -> dict[str, Any]:
         "message": "Query execution in progress. Query ID: " + query.id,
         "success": True,
     }
+
+
+def token_in(header: str) -> str:
+    """The session's token in an ``Authorization`` header, as statements and as file transfers carry it."""
+    return header.removeprefix('Snowflake Token="').removesuffix('"').removeprefix("Bearer ")
 
 
 def failure(error: SnowflakeError, query_id: str | None = None) -> JSONResponse:

@@ -101,3 +101,19 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
 def as_text(value: Any) -> str | None:
     """An argument that may be left out, also by a template: ``None``, an empty text and ``"None"`` say so."""
     return str(value) if value not in (None, "", "None") else None
+
+
+def whole_number(name: str, value: Any, *, at_least: int = 1) -> int | None:
+    """An argument that is a whole number, may be a text, and may be left out.
+
+    :raises InvalidArgumentError: if it is none, or too small.
+    """
+    if as_text(value) is None:
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = at_least - 1
+    if number < at_least:
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of at least {at_least}.")
+    return number

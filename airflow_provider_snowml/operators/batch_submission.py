@@ -41,7 +41,15 @@ from airflow_provider_snowml.hooks.batch_jobs import (
     write_manifest,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import as_text, exactly_one, is_backfill, one_of, owner_of, run_of
+from airflow_provider_snowml.operators.base import (
+    as_text,
+    exactly_one,
+    is_backfill,
+    one_of,
+    owner_of,
+    run_of,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_snowml.operators.batch_inference import SnowMLBatchInferenceOperator
@@ -263,7 +271,7 @@ def check_arguments(task: SnowMLBatchInferenceOperator) -> str:
     one_of("on_empty", task.on_empty, ("fail", "skip", "replace"))
     one_of("row_count_check", task.row_count_check, ("equal", "off"))
     for name in ("replicas", "num_workers", "max_batch_rows"):
-        _number(name, getattr(task, name))
+        whole_number(name, getattr(task, name))
     return exactly_one(
         input_table=task.input_table,
         input_query=task.input_query,
@@ -312,10 +320,10 @@ def _resolve(
         cpu_requests=as_text(task.cpu_requests),
         memory_requests=as_text(task.memory_requests),
         gpu_requests=as_text(task.gpu_requests),
-        num_workers=_number("num_workers", task.num_workers),
-        max_batch_rows=_number("max_batch_rows", task.max_batch_rows),
+        num_workers=whole_number("num_workers", task.num_workers),
+        max_batch_rows=whole_number("max_batch_rows", task.max_batch_rows),
         image_repo=repository,
-        replicas=_number("replicas", task.replicas),
+        replicas=whole_number("replicas", task.replicas),
     )
     return Work(statement, query, source, ref, function, as_text(task.input_version))
 
@@ -443,15 +451,3 @@ def _submit(
     write_manifest(hook, work.statement.output_location, sent)
     log.info("Submitted job %s (query id %s).", manifest.job_name, query_id)
     return Submission(sent, query_id)
-
-
-def _number(name: str, value: Any) -> int | None:
-    if value in (None, "", "None"):
-        return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-    return number

@@ -45,7 +45,7 @@ from airflow_provider_snowml.hooks.services import (
     version_served,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import as_text, one_of, run_of
+from airflow_provider_snowml.operators.base import as_text, one_of, run_of, whole_number
 
 if TYPE_CHECKING:
     from airflow_provider_snowml.operators.services import SnowMLCreateServiceOperator
@@ -198,8 +198,8 @@ def _resolve(
     pinned: str | None,
 ) -> ServiceDeployment:
     """Resolve every name, and check that it is there and fits, before anything is made."""
-    minimum = _number("min_instances", task.min_instances, at_least=0)
-    maximum = _number("max_instances", task.max_instances)
+    minimum = whole_number("min_instances", task.min_instances, at_least=0)
+    maximum = whole_number("max_instances", task.max_instances)
     if minimum is None or maximum is None or minimum > maximum:
         raise InvalidArgumentError(
             f"min_instances is {task.min_instances!r} and max_instances is {task.max_instances!r}; the first "
@@ -209,8 +209,8 @@ def _resolve(
         what: as_text(getattr(task, what)) for what in ("cpu_requests", "memory_requests", "gpu_requests")
     }
     check_requests(**requests)
-    workers = _number("num_workers", task.num_workers)
-    batch_rows = _number("max_batch_rows", task.max_batch_rows)
+    workers = whole_number("num_workers", task.num_workers)
+    batch_rows = whole_number("max_batch_rows", task.max_batch_rows)
 
     pool = Identifier.parse(task.service_compute_pool, what="compute pool")
     build_pool = None
@@ -251,15 +251,3 @@ def _resolve(
         autocapture=task.autocapture,
         **requests,
     )
-
-
-def _number(name: str, value: Any, *, at_least: int = 1) -> int | None:
-    if value in (None, "", "None"):
-        return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = at_least - 1
-    if number < at_least:
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of at least {at_least}.")
-    return number

@@ -20,7 +20,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_snowml.core.batch_poller import Statement
-from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
 from airflow_provider_snowml.exceptions import (
     ComputePoolNotFoundError,
     ImageRepositoryNotFoundError,
@@ -332,6 +332,11 @@ def test_what_is_no_models_service_is_left_alone(serving, task_context) -> None:
     wait_for(lambda: serving.services().get("ABOUT") == "RUNNING", "RUNNING")
 
 
+def test_needless_quotes_make_no_other_name() -> None:
+    default = SchemaName.of("DB", "SC")
+    assert service_hooks.service_name('"PROD"."ML".svc', default).sql == "PROD.ML.SVC"
+
+
 # -- kills and timeouts -------------------------------------------------------------------------------------
 
 
@@ -456,6 +461,7 @@ def test_dropping_what_is_still_to_come(serving, task_context) -> None:
     ("arguments", "error", "message"),
     [
         ({"model_name": "NOPE"}, ModelNotFoundError, "There is no model"),
+        ({"build_external_access_integrations": "PYPI"}, InvalidArgumentError, "a list of names"),
         ({"version_name": "V9"}, ModelVersionNotFoundError, "V1"),
         ({"model_name": "TABLES_ONLY"}, ModelNotServableError, "table functions only"),
         ({"model_name": "IN_WAREHOUSE"}, ModelNotServableError, "runs in WAREHOUSE only"),

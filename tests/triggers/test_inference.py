@@ -84,6 +84,20 @@ def test_passing_errors_are_tolerated_and_lasting_ones_leave_the_job(scoring, mo
     assert "ConnectionError: gone" in event["detail"]
 
 
+def test_a_wait_for_the_path_alone_survives_its_session(scoring, local_snowflake) -> None:
+    """Only looks that fail tell that its connection is of no use any more."""
+    _, location = start(scoring, "SESSIONLESS", 3)
+    waiting = trigger(None, location, limits=asdict(Limits(grace=1, max_errors=4)))
+    local_snowflake.fault("expire_session", statement=f"^LIST.*{location}", times=1)
+    try:
+        event = asyncio.run(first_event(waiting))
+        (fault,) = local_snowflake.faults()
+    finally:
+        local_snowflake.clear_faults()
+    assert fault["seen"] > 1
+    assert event["outcome"] == "succeeded"
+
+
 async def together(*triggers: SnowMLBatchJobTrigger) -> list[dict[str, Any]]:
     """Run triggers as the triggerer does: over its shared streams."""
     manager = SharedStreamManager()
