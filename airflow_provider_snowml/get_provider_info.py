@@ -39,6 +39,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_snowml.operators.inference",
                     "airflow_provider_snowml.operators.monitors",
                     "airflow_provider_snowml.operators.registry",
+                    "airflow_provider_snowml.operators.run_model",
                     "airflow_provider_snowml.operators.services",
                 ],
             }
