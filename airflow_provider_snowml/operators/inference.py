@@ -23,10 +23,16 @@ from airflow_provider_snowml.hooks.loading import (
     replace_slice,
 )
 from airflow_provider_snowml.operators.base import SnowMLOperator
+from airflow_provider_snowml.operators.batch_cleanup import SnowMLCleanUpBatchOperator
 from airflow_provider_snowml.operators.batch_inference import SnowMLBatchInferenceOperator
 from airflow_provider_snowml.operators.run_model import SnowMLRunModelOperator
 
-__all__ = ["SnowMLBatchInferenceOperator", "SnowMLLoadPredictionsOperator", "SnowMLRunModelOperator"]
+__all__ = [
+    "SnowMLBatchInferenceOperator",
+    "SnowMLCleanUpBatchOperator",
+    "SnowMLLoadPredictionsOperator",
+    "SnowMLRunModelOperator",
+]
 
 
 class SnowMLLoadPredictionsOperator(SnowMLOperator):
