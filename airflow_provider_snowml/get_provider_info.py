@@ -53,6 +53,7 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "extra-links": ["airflow_provider_snowml.links.snowsight.SnowsightQueryLink"],
         "triggers": [
             {
                 "integration-name": _INTEGRATION,

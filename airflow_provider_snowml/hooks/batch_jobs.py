@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from airflow_provider_snowml.core.batch_job import (
     ENDED,
     MANIFEST_FILE,
+    NOT_STARTED,
     PREFIX,
     SUCCESS_FILE,
     Attempt,
@@ -25,6 +26,7 @@ from airflow_provider_snowml.exceptions import (
     SnowMLError,
     StatementError,
 )
+from airflow_provider_snowml.hooks.job_logs import JobLogs
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import KeptConnection, log_change
 
@@ -172,6 +174,7 @@ class JobWatch:
     :param job_name: the job's full name; ``None`` to look at its output alone.
     :param output: its output directory.
     :param query_id: the statement that starts it, if known.
+    :param stream_logs: whether the lines that its containers print are logged as they come.
     """
 
     def __init__(
@@ -182,19 +185,24 @@ class JobWatch:
         job_name: str | None,
         output: StageLocation,
         query_id: str | None = None,
+        stream_logs: bool = False,
     ) -> None:
         self.poller = poller
         self.job = QualifiedName.parse(job_name) if job_name else None
         self.output = output
         self.query_id = query_id
+        self._logs = JobLogs(self.job) if self.job and stream_logs else None
         self._connection = KeptConnection(hook)
         self._last_detail = ""
 
     def look(self) -> Verdict:
         """Look once. A look that fails is judged too, and never raised."""
+        seen: Observation | str
         try:
             with self._connection.use() as hook:
-                seen: Observation | str = hook.observe_job(self.job, self.output, self.query_id)
+                seen = found = hook.observe_job(self.job, self.output, self.query_id)
+                if self._logs and found.status not in NOT_STARTED | {None}:
+                    self._logs.print_new(hook)
         except Exception as error:  # whatever it is, the job goes on and so does the wait
             seen = _in_short(error)
         verdict = judge(self.poller, seen)

@@ -29,6 +29,7 @@ from airflow_provider_snowml.core.names import (
     literal,
     refuse_personal_database,
 )
+from airflow_provider_snowml.core.snowsight import query_page
 from airflow_provider_snowml.exceptions import (
     ComputePoolNotFoundError,
     ModelNotFoundError,
@@ -457,21 +458,28 @@ class SnowMLHook(SnowflakeHook):
         """Drop a job, and its logs with it."""
         self.rows(f"DROP SERVICE IF EXISTS {job.sql}")
 
-    def job_logs(self, job: QualifiedName, lines: int = 50) -> str:
-        """The last lines of each of a job's containers. Needs MONITOR on it.
+    def container_logs(self, job: QualifiedName, lines: int) -> dict[tuple[str, str], str]:
+        """The last lines of each of a job's containers, by instance and container. Needs MONITOR on it.
 
         :param job: the job.
         :param lines: lines per container, at most.
         """
-        texts = []
+        texts = {}
         for row in self.rows(f"SHOW SERVICE CONTAINERS IN SERVICE {job.sql}"):
             instance, container = str(row["instance_id"]), str(row["container_name"])
             log = self.value(
                 f"SELECT SYSTEM$GET_SERVICE_LOGS({literal(job.sql)}, {literal(instance)}, "
                 f"{literal(container)}, {int(lines)})"
             )
-            texts.append(f"--- container {container}, instance {instance}\n{str(log or '').rstrip()}")
-        return "\n".join(texts)
+            texts[instance, container] = str(log or "").rstrip()
+        return texts
+
+    def job_logs(self, job: QualifiedName, lines: int = 50) -> str:
+        """The same as one text."""
+        return "\n".join(
+            f"--- container {container}, instance {instance}\n{text}"
+            for (instance, container), text in self.container_logs(job, lines).items()
+        )
 
     def observe_job(
         self, job: QualifiedName | None, output: StageLocation, query_id: str | None = None
@@ -496,6 +504,16 @@ class SnowMLHook(SnowflakeHook):
                         return Observation(status, False, statement, error)
             success = f"{output.path}{SUCCESS_FILE}" in self.files(output, SUCCESS_FILE)
             return Observation(status, success, statement, error)
+
+    def query_page(self, query_id: str) -> str | None:
+        """The query's page in Snowsight, ``None`` if there is no Snowsight; asks nobody."""
+        with self.open_connection() as connection:
+            return query_page(
+                host=str(connection.host),
+                account=str(connection.account),
+                region=connection.region,
+                query_id=query_id,
+            )
 
     # -- for messages -----------------------------------------------------------------------------------
 

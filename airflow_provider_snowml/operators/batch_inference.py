@@ -28,7 +28,9 @@ from airflow_provider_snowml.exceptions import (
     SnowMLError,
 )
 from airflow_provider_snowml.hooks.batch_jobs import JobWatch, end_job, is_over, log_tail, manifest_of_output
+from airflow_provider_snowml.hooks.job_logs import JobLogs
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.links.snowsight import SnowsightQueryLink
 from airflow_provider_snowml.operators.base import SnowMLOperator, run_of
 from airflow_provider_snowml.operators.batch_submission import BatchState, Submission, plan, submit_or_attach
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
@@ -94,6 +96,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     :param timeout: seconds until the job is cancelled and the task fails.
     :param start_timeout: seconds for the image to be built and the job to run.
     :param cancel_on_kill: whether killing the task cancels the job. The job is kept, with its logs.
+    :param stream_logs: whether the lines that the job's containers print are shown in the task's log: as they
+        come, or after a deferred wait. It costs a poll two statements more.
     :raises InvalidArgumentError: (or a subclass) for arguments that make no sense.
     :raises NotFoundError: (a subclass) for a model, version, function, stage or pool that isn't there.
     :raises BatchJobError: (a subclass) if the job doesn't end well.
@@ -121,6 +125,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         "input_version",
     )
     template_ext: Sequence[str] = (".sql",)
+    operator_extra_links = (SnowsightQueryLink(),)
     template_fields_renderers = {"input_query": "sql", "inference_params": "json"}
 
     def __init__(
@@ -155,6 +160,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         timeout: float = 24 * 3600.0,
         start_timeout: float = 3600.0,
         cancel_on_kill: bool = True,
+        stream_logs: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -187,6 +193,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.cancel_on_kill = cancel_on_kill
+        self.stream_logs = stream_logs
         # The attempt that a kill would cancel, and the kill itself. Not kept across a deferral.
         self._live: tuple[str, str | None] | None = None
         self._killed = threading.Event()
@@ -204,6 +211,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
                 return self._plan(hook, context)
             submission = submit_or_attach(self, hook, context, self._goes_live)
             manifest = submission.manifest
+            if submission.query_id and (page := hook.query_page(submission.query_id)):
+                SnowsightQueryLink.store(context, page)
             if not self.wait_for_completion and not submission.is_in_the_way:
                 job = QualifiedName.parse(manifest.job_name)
                 status = hook.job_status(job) if manifest.input_rows != 0 else DONE
@@ -231,6 +240,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             job_name=manifest.job_name,
             output=StageLocation.parse(manifest.output_location),
             query_id=submission.query_id,
+            stream_logs=self.stream_logs and not submission.is_in_the_way,
         )
         try:
             # A job that has ended already, to which a retry attaches, needs no trigger either. One that fires
@@ -290,6 +300,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         manifest = manifest_of_output(self.get_hook(), location)
         if manifest is None:
             raise BatchJobOwnershipError(f"The manifest of job {event['job_name']} is gone.")
+        if self.stream_logs and event["status"] is not None:
+            JobLogs(QualifiedName.parse(manifest.job_name)).print_new(self.get_hook())
         verdict = Verdict(Outcome(event["outcome"]), event["detail"], event["status"])
         return self._complete(verdict, manifest, event["query_id"], context)
 
