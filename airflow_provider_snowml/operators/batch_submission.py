@@ -76,6 +76,12 @@ class BatchState:
         self._values.update(values)
         self._store.set(STATE_KEY, self._values)
 
+    def forget(self, job_name: str) -> None:
+        """Forget an earlier job of a name that is free again, as it is after a clean-up."""
+        stale = [key for key in ("job_name", "rejected") if self._values.get(key) == job_name]
+        if stale:
+            self.update(**dict.fromkeys(stale))
+
     def query_id(self, manifest: JobManifest) -> str | None:
         """The statement that starts a job, from its manifest, or from here if it did not get that far."""
         if manifest.query_id is None and self._values.get("job_name") == manifest.job_name:
@@ -191,6 +197,7 @@ def submit_or_attach(
     if decision.action is Action.REPLACE:
         assert old is not None
         end_job(hook, QualifiedName.parse(old.job_name), state.query_id(old))
+    state.forget(found.job.sql)
     manifest = _prepare(task, hook, found)
     if manifest.input_rows == 0:
         return Submission(manifest, None)

@@ -16,6 +16,7 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import input_directory, manifest_of_output
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators.batch_submission import STATE_KEY
 from airflow_provider_snowml.operators.inference import (
     SnowMLBatchInferenceOperator,
     SnowMLCleanUpBatchOperator,
@@ -148,13 +149,18 @@ def test_earlier_attempts_go_with_the_loaded_one(scoring, task_context) -> None:
 
 def test_what_lives_or_is_not_this_dags_is_left_alone(scoring, task_context) -> None:
     context = task_context("clean_up")
-    slow = batch(
-        "alive",
-        model_name="SLOW",
-        input_query="SELECT 60::FLOAT AS F1",
-        wait_for_completion=False,
-    ).execute(task_context("alive"))
-    location, job = slow["job_output_location"], QualifiedName.parse(slow["job_name"])
+    store = task_context.store()
+    first = empty("alive").execute(task_context("alive", store=store))
+    assert clean_up(job_output_location=first["job_output_location"]).execute(context)["attempts"] == 1
+    # What the task remembers of a job whose name is free again does not count.
+    name = f"{scoring.schema}.{first['job_output_location'].split('/')[-2]}"
+    store.set(STATE_KEY, {**store.get(STATE_KEY), "job_name": name, "query_id": "x", "rejected": name})
+    slow = batch("alive", model_name="SLOW", input_query="SELECT 60::FLOAT AS F1", wait_for_completion=False)
+    result = slow.execute(task_context("alive", store=store))
+    slow.plan_only = True
+    planned = slow.execute(task_context("alive", store=store))
+    assert (planned["action"], planned["job_name"]) == ("attach", name)
+    location, job = result["job_output_location"], QualifiedName.parse(name)
     with pytest.raises(BatchJobConflictError, match=r"is (PENDING|RUNNING)"):
         clean_up(job_output_location=location).execute(context)
     sweep = clean_up(output_stage_location="@ST/alive", older_than=0)
