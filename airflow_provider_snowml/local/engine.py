@@ -295,7 +295,7 @@ class Engine:
     def describe(self, session: Session, sql: str) -> Result:
         """The columns a query would return, without running it."""
         connection = _connection(session)
-        with self._prepared(session, sql, None) as (tree, _, _):
+        with self._prepared(session, sql, None, describe_only=True) as (tree, _, _):
             if not isinstance(tree, exp.Query):
                 return results.status("", _type_id(tree))
             cursor = connection.fake.cursor()
@@ -344,7 +344,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _prepared(
-        self, session: Session, sql: str, batch: pa.Table | None
+        self, session: Session, sql: str, batch: pa.Table | None, *, describe_only: bool = False
     ) -> Iterator[tuple[exp.Expression, Rewriter, Callable[[], None]]]:
         connection = _connection(session)
         if "!" in sql:
@@ -354,7 +354,7 @@ class Engine:
         except sqlglot.errors.ParseError as e:
             raise translate(e, sql) from None
         _check_supported(tree, sql)
-        rewriter = Rewriter(session, connection)
+        rewriter = Rewriter(session, connection, describe_only=describe_only)
         succeeded = False
 
         def finished() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +69,39 @@ def call_function(function: Callable[..., Any], frame: pd.DataFrame) -> list[Any
 def flatten(function: Any, frame: pd.DataFrame) -> pd.DataFrame:
     """More arguments than SQL takes come as one object per row: back to a column each."""
     names = argument_names(function)
-    if not getattr(function, "_flatten_object_input", False) or names is None:
+    method = table_method(function) if isinstance(function, type) else function
+    if not getattr(method, "_flatten_object_input", False) or names is None:
         return frame
     records = [{str(k).strip('"').upper(): v for k, v in o.items()} for o in frame.iloc[:, 0]]
     keys = [n.upper() for n in (*names[0], *names[1])]
     return pd.DataFrame({k: [r.get(k) for r in records] for k in keys})
 
 
-def call_table_function(handler: type[Any], frame: pd.DataFrame) -> Any:
-    """A method of type TABLE_FUNCTION on one partition."""
-    instance = handler()
-    if hasattr(instance, "end_partition"):
-        return instance.end_partition(frame)
-    return instance.process(frame)
+def table_method(handler: type[Any]) -> Callable[..., Any]:
+    """What a handler of type TABLE_FUNCTION works with: ``end_partition``, or else ``process``."""
+    found: Callable[..., Any] = getattr(handler, "end_partition", None) or handler.process
+    return found
+
+
+def call_table_function(handler: type[Any], frame: pd.DataFrame) -> pd.DataFrame:
+    """A method of type TABLE_FUNCTION on one partition, or on a batch of rows."""
+    answer = table_method(handler)(handler(), frame)
+    if not isinstance(answer, pd.DataFrame):
+        raise TypeError(f"returned a {type(answer).__name__}, not a pandas DataFrame")
+    if not hasattr(handler, "end_partition") and len(answer) != len(frame):
+        raise ValueError(f"process returned {len(answer)} rows for {len(frame)}: it must be one for each")
+    return answer
+
+
+def partitions(frame: pd.DataFrame, keys: pd.DataFrame) -> Iterator[pd.Index]:
+    """The numbers of the rows of each partition; without keys all rows are one."""
+    if not len(frame):
+        return
+    if not len(keys.columns):
+        yield frame.index
+        return
+    groups = keys.groupby(list(keys.columns), dropna=False, sort=False)
+    yield from (keys.index[numbers] for numbers in groups.indices.values())
 
 
 def json_default(value: Any) -> Any:

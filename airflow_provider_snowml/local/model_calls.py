@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from . import models, service_calls, service_methods
+from . import model_tables, models, service_calls, service_methods
 from .catalog import Qualified
-from .errors import compilation_error, unsupported
+from .errors import compilation_error
 from .grammar import Name, Reader, fold
 from .model_types import duckdb_type, from_json, method_of, typed_arguments
 from .models import Method, Model, Version
@@ -154,7 +154,7 @@ def _find(session: Session, name: Name, version: str | None) -> tuple[Model, Ver
 def _call(session: Session, model: Model, version: Version, name: str, arguments: str) -> str:
     method = method_of(version.methods, name, f"model {model.name} version {version.name}")
     if method.type == "TABLE_FUNCTION":
-        raise unsupported(f"table function {method.name} of model {model.name} in SQL")
+        return model_tables.call(model, version, method, arguments)
     function = f"SNOWML_MODEL_{version.id}_{method.target_method}".upper()
     values = typed_arguments(method, arguments)
     _register(session, function, model, version, method)

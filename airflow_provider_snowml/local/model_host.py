@@ -17,7 +17,10 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from .handlers import Package
 
-HANDLER, RETURNS = b"handler", b"returns"
+# In the request's metadata: the handler; OBJECT, VALUE or TABLE; how many of the last columns are keys.
+HANDLER, RETURNS, KEYS = b"handler", b"returns", b"keys"
+PARTITIONED = b"partitioned"  # in that of the answer
+ROWS_AT_ONCE = 20_000
 
 
 def to_stream(table: pa.Table) -> bytes:
@@ -59,6 +62,8 @@ def _answer(methods: dict[str, Any], package: Package, request: pa.Table) -> pa.
     name = metadata[HANDLER].decode()
     if name not in methods:
         methods[name] = package.load(name)
+    if metadata[RETURNS] == b"TABLE":
+        return _table_answer(methods[name], request, int(metadata[KEYS]))
     frame = flatten(methods[name], request.to_pandas())
     values = call_function(methods[name], frame)
     if len(values) != len(frame):
@@ -68,3 +73,36 @@ def _answer(methods: dict[str, Any], package: Package, request: pa.Table) -> pa.
     else:
         column = pa.array(values, from_pandas=True)
     return pa.table({"result": column})
+
+
+def _table_answer(handler: type[Any], request: pa.Table, keys: int) -> pa.Table:
+    """``row``, the row that each answer belongs to, or the first one of its partition, and the outputs."""
+    from .handlers import call_table_function, flatten, partitions
+
+    arguments = request.num_columns - keys
+    frame = flatten(handler, request.select(range(arguments)).to_pandas())
+    partitioned = hasattr(handler, "end_partition")
+    if partitioned:
+        key_values = request.select(range(arguments, request.num_columns)).to_pandas()
+        parts = list(partitions(frame, key_values))
+    else:
+        parts = [frame.index[i : i + ROWS_AT_ONCE] for i in range(0, len(frame), ROWS_AT_ONCE)]
+    tables = []
+    for part in parts:
+        answer = call_table_function(handler, frame.loc[part].reset_index(drop=True))
+        rows = [part[0]] * len(answer) if partitioned else part
+        columns = [pa.array(rows, pa.int64()), *(_plain(answer.iloc[:, i]) for i in range(answer.shape[1]))]
+        tables.append(pa.table(columns, names=["row", *(f"c{i}" for i in range(answer.shape[1]))]))
+    found = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({"row": []})
+    return found.replace_schema_metadata({PARTITIONED: str(int(partitioned)).encode()})
+
+
+def _plain(values: Any) -> pa.Array:
+    """Values that are no scalars as JSON, which is how SQL has them."""
+    from .handlers import json_default
+
+    array = pa.array(values, from_pandas=True)
+    if pa.types.is_nested(array.type):
+        texts = (None if v is None else json.dumps(v, default=json_default) for v in array.to_pylist())
+        return pa.array(texts, pa.string())
+    return array

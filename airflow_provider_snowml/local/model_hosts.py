@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from . import processes
 from .errors import SnowflakeError
-from .model_host import HANDLER, RETURNS, from_stream, serve, to_stream
+from .model_host import HANDLER, KEYS, PARTITIONED, RETURNS, from_stream, serve, to_stream
 from .models import Method
 
 MAX_PROCESSES = 4
@@ -31,9 +31,8 @@ class _Host:
         self._process = processes.start(log, None, serve, theirs, str(package))
         theirs.close()
 
-    def call(self, method: Method, table: pa.Table) -> pa.Array:
-        returns = "OBJECT" if method.return_type == "OBJECT" else "VALUE"
-        metadata = {HANDLER: method.handler.encode(), RETURNS: returns.encode()}
+    def call(self, method: Method, returns: str, table: pa.Table, keys: int = 0) -> pa.Table:
+        metadata = {HANDLER: method.handler.encode(), RETURNS: returns.encode(), KEYS: str(keys).encode()}
         with self._lock:
             try:
                 self._connection.send_bytes(to_stream(table.replace_schema_metadata(metadata)))
@@ -45,7 +44,7 @@ class _Host:
                 ) from None
         if answer[:1] != b"0":
             raise interpreter_error(answer[1:].decode(errors="replace"), method)
-        return from_stream(answer[1:]).column(0).combine_chunks()
+        return from_stream(answer[1:])
 
     @property
     def alive(self) -> bool:
@@ -71,7 +70,36 @@ class ModelHosts:
 
         :raises SnowflakeError: 100357 with what the model's code raised.
         """
-        return self._host(version_id, package).call(method, table)
+        returns = "OBJECT" if method.return_type == "OBJECT" else "VALUE"
+        answer = self._host(version_id, package).call(method, returns, table)
+        return answer.column(0).combine_chunks()
+
+    def call_table_function(
+        self,
+        version_id: str,
+        package: Path,
+        method: Method,
+        arguments: list[pa.ChunkedArray],
+        keys: list[pa.ChunkedArray],
+    ) -> tuple[pa.Table, bool]:
+        """Run a table function on rows.
+
+        :param keys: what the rows are partitioned by; only a handler with ``end_partition`` cares.
+        :return: a table with the column ``row``, the number of the row that each row belongs to, and the
+            outputs in their order; and whether a row only belongs to that row's partition.
+        :raises SnowflakeError: 100357 with what the model's code raised.
+        """
+        columns = [*arguments, *keys]
+        table = pa.table(columns, names=[f"c{i}" for i in range(len(columns))])
+        answer = self._host(version_id, package).call(method, "TABLE", table, len(keys))
+        found = answer.num_columns - 1
+        if answer.num_rows and found != len(method.outputs):
+            expected = ", ".join(name for name, _ in method.outputs)
+            raise interpreter_error(f"returned {found} columns, the signature has {expected}", method)
+        missing = [pa.nulls(answer.num_rows)] * (len(method.outputs) - found)
+        for i, array in enumerate(missing):
+            answer = answer.append_column(f"c{found + i}", array)
+        return answer, answer.schema.metadata[PARTITIONED] == b"1"
 
     def _host(self, version_id: str, package: Path) -> _Host:
         with self._lock:

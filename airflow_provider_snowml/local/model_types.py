@@ -50,6 +50,10 @@ def method_of(methods: Iterable[Method], name: str, where: str) -> Method:
 def typed_arguments(method: Method, arguments: str) -> list[str]:
     """The arguments of a call as written, each cast to the type that the method declares."""
     values = split_arguments(arguments)
+    # Parameters have defaults: those left out are NULL to the handler, which then takes the default. Where
+    # more columns than SQL takes are packed into one object, the parameters are in it.
+    if len(method.plain_inputs) <= len(values) < len(method.inputs):
+        values += ["NULL"] * (len(method.inputs) - len(values))
     if len(values) != len(method.inputs):
         expected = ", ".join(f"{n} {t}" for n, t in method.inputs)
         raise SnowflakeError(
@@ -59,7 +63,7 @@ def typed_arguments(method: Method, arguments: str) -> list[str]:
             f" {len(values)} arguments, expected {len(method.inputs)} ({expected}).",
         )
     return [
-        value if _base(type_) in _PACKED else f"CAST({value} AS {type_})"
+        value if is_packed(type_) else f"CAST({value} AS {type_})"
         for value, (_, type_) in zip(values, method.inputs, strict=True)
     ]
 
@@ -80,6 +84,11 @@ def split_arguments(text: str) -> list[str]:
             start = token.end
     last = text[start:].strip()
     return [*parts, last] if last or parts else []
+
+
+def is_packed(sql_type: str) -> bool:
+    """Whether values of a type travel as JSON."""
+    return _base(sql_type) in _PACKED
 
 
 def _base(sql_type: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from sqlglot import exp
 
-from . import functions
+from . import functions, model_tables
 from .catalog import Qualified
 from .errors import SnowflakeError, already_exists, unsupported
 from .grammar import Name, fold
@@ -48,8 +48,9 @@ _CURRENT: dict[str, Callable[[Session], Any]] = {
 class Rewriter:
     """Rewrites one statement; ``finish`` removes the views it made and settles temporary names."""
 
-    def __init__(self, session: Session, connection: Connection) -> None:
+    def __init__(self, session: Session, connection: Connection, *, describe_only: bool = False) -> None:
         self._session = session
+        self._describe_only = describe_only
         self._connection = connection
         self._views: list[str] = []
         self._registered: list[str] = []
@@ -58,6 +59,7 @@ class Rewriter:
         self._visible: dict[str, str] = {}
 
     def rewrite(self, tree: exp.Expression) -> exp.Expression:
+        model_tables.expand(self._session, tree, self.view_of, describe_only=self._describe_only)
         self._name_projections(tree)
         for node in list(tree.find_all(exp.TableFromRows)):
             self._table_function(node)
