@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from . import model_tables, models, service_calls, service_methods
+from . import model_tables, models, queries, service_calls, service_methods
 from .catalog import Qualified
 from .errors import compilation_error
-from .grammar import Name, Reader, fold
+from .grammar import Name, Reader, fold, string_literal
 from .model_types import duckdb_type, from_json, method_of, typed_arguments
 from .models import Method, Model, Version
 
@@ -158,7 +158,8 @@ def _call(session: Session, model: Model, version: Version, name: str, arguments
     function = f"SNOWML_MODEL_{version.id}_{method.target_method}".upper()
     values = typed_arguments(method, arguments)
     _register(session, function, model, version, method)
-    return f"{function}({', '.join(values)})"
+    query = queries.current()
+    return f"{function}({', '.join([string_literal(query.id if query else ''), *values])})"
 
 
 def _register(session: Session, function: str, model: Model, version: Version, method: Method) -> None:
@@ -167,10 +168,12 @@ def _register(session: Session, function: str, model: Model, version: Version, m
     returned = duckdb_type(method.return_type)
     package = models.directory(session, model, version)
 
-    def run(*arrays: pa.ChunkedArray) -> pa.Array:
+    def run(query_ids: pa.ChunkedArray, *arrays: pa.ChunkedArray) -> pa.Array:
+        # DuckDB calls from threads of its own, so the statement says which one it is.
+        query = account.queries.find(query_ids[0].as_py()) if len(query_ids) else None
         columns = [from_json(a) if t == "JSON" else a for a, t in zip(arrays, types, strict=True)]
         table = pa.table(columns, names=[f"c{i}" for i in range(len(columns))])
-        answer = account.model_hosts.call(version.id, package, method, table)
+        answer = account.model_hosts.call(version.id, package, method, table, query)
         return pa.ExtensionArray.from_storage(pa.json_(), answer) if returned == "JSON" else answer
 
-    account.register_function(function, run, types, returned)
+    account.register_function(function, run, ["VARCHAR", *types], returned)

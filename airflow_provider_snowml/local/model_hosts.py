@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +14,10 @@ from . import processes
 from .errors import SnowflakeError
 from .model_host import HANDLER, KEYS, PARTITIONED, RETURNS, from_stream, serve, to_stream
 from .models import Method
+from .queries import Query
 
 MAX_PROCESSES = 4
+_LOOK = 0.2  # seconds between looks at whether a statement was cancelled
 
 
 def interpreter_error(text: str, method: Method) -> SnowflakeError:
@@ -24,6 +28,11 @@ def interpreter_error(text: str, method: Method) -> SnowflakeError:
     )
 
 
+def _check(query: Query | None) -> None:
+    if query is not None and query.cancelled.is_set():
+        raise SnowflakeError(604, "57014", "SQL execution canceled")
+
+
 class _Host:
     def __init__(self, log: Path, package: Path) -> None:
         self._lock = threading.Lock()
@@ -31,17 +40,32 @@ class _Host:
         self._process = processes.start(log, None, serve, theirs, str(package))
         theirs.close()
 
-    def call(self, method: Method, returns: str, table: pa.Table, keys: int = 0) -> pa.Table:
+    @contextmanager
+    def held(self, query: Query | None) -> Iterator[None]:
+        """One call at a time."""
+        while not self._lock.acquire(timeout=_LOOK):
+            _check(query)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def call(self, method: Method, returns: str, table: pa.Table, keys: int, query: Query | None) -> pa.Table:
+        """To be held meanwhile. A model cannot be asked to stop: its process ends with a cancelled query."""
         metadata = {HANDLER: method.handler.encode(), RETURNS: returns.encode(), KEYS: str(keys).encode()}
-        with self._lock:
-            try:
-                self._connection.send_bytes(to_stream(table.replace_schema_metadata(metadata)))
-                answer = self._connection.recv_bytes()
-            except (OSError, EOFError):
-                self.close()
-                raise interpreter_error(
-                    f"the process of the model ended (exit code {self._process.exitcode})", method
-                ) from None
+        try:
+            self._connection.send_bytes(to_stream(table.replace_schema_metadata(metadata)))
+            while not self._connection.poll(_LOOK):
+                _check(query)
+            answer = self._connection.recv_bytes()
+        except SnowflakeError:
+            self.close()
+            raise
+        except (OSError, EOFError):
+            self.close()
+            raise interpreter_error(
+                f"the process of the model ended (exit code {self._process.exitcode})", method
+            ) from None
         if answer[:1] != b"0":
             raise interpreter_error(answer[1:].decode(errors="replace"), method)
         return from_stream(answer[1:])
@@ -65,13 +89,16 @@ class ModelHosts:
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
-    def call(self, version_id: str, package: Path, method: Method, table: pa.Table) -> pa.Array:
+    def call(
+        self, version_id: str, package: Path, method: Method, table: pa.Table, query: Query | None = None
+    ) -> pa.Array:
         """Run a method on rows; the columns of ``table`` are its arguments, by position.
 
-        :raises SnowflakeError: 100357 with what the model's code raised.
+        :param query: the statement that it is for: the model's process ends when that is cancelled.
+        :raises SnowflakeError: 100357 with what the model's code raised; 604 if it was cancelled.
         """
         returns = "OBJECT" if method.return_type == "OBJECT" else "VALUE"
-        answer = self._host(version_id, package).call(method, returns, table)
+        answer = self._call(version_id, package, method, returns, table, 0, query)
         return answer.column(0).combine_chunks()
 
     def call_table_function(
@@ -81,17 +108,18 @@ class ModelHosts:
         method: Method,
         arguments: list[pa.ChunkedArray],
         keys: list[pa.ChunkedArray],
+        query: Query | None,
     ) -> tuple[pa.Table, bool]:
         """Run a table function on rows.
 
         :param keys: what the rows are partitioned by; only a handler with ``end_partition`` cares.
         :return: a table with the column ``row``, the number of the row that each row belongs to, and the
             outputs in their order; and whether a row only belongs to that row's partition.
-        :raises SnowflakeError: 100357 with what the model's code raised.
+        :raises SnowflakeError: as above.
         """
         columns = [*arguments, *keys]
         table = pa.table(columns, names=[f"c{i}" for i in range(len(columns))])
-        answer = self._host(version_id, package).call(method, "TABLE", table, len(keys))
+        answer = self._call(version_id, package, method, "TABLE", table, len(keys), query)
         found = answer.num_columns - 1
         if answer.num_rows and found != len(method.outputs):
             expected = ", ".join(name for name, _ in method.outputs)
@@ -100,6 +128,22 @@ class ModelHosts:
         for i, array in enumerate(missing):
             answer = answer.append_column(f"c{found + i}", array)
         return answer, answer.schema.metadata[PARTITIONED] == b"1"
+
+    def _call(
+        self,
+        version_id: str,
+        package: Path,
+        method: Method,
+        returns: str,
+        table: pa.Table,
+        keys: int,
+        query: Query | None,
+    ) -> pa.Table:
+        while True:
+            host = self._host(version_id, package)
+            with host.held(query):
+                if host.alive:  # another statement's end may have been the end of it
+                    return host.call(method, returns, table, keys, query)
 
     def _host(self, version_id: str, package: Path) -> _Host:
         with self._lock:

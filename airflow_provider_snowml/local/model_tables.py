@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from sqlglot import exp
 
-from . import models
+from . import models, queries
 from .errors import SnowflakeError, compilation_error, unsupported
 from .grammar import parse_name, string_literal
 from .model_types import duckdb_type, from_json, is_packed, typed_arguments
@@ -149,7 +149,7 @@ class _Call:
         types = [duckdb_type(type_) for _, type_ in self._method.inputs]
         arguments = [from_json(a) if t == "JSON" else a for a, t in zip(rows.arguments, types, strict=True)]
         answer, partitioned = self._session.account.model_hosts.call_table_function(
-            self._version.id, self._package, self._method, arguments, rows.keys
+            self._version.id, self._package, self._method, arguments, rows.keys, queries.current()
         )
         at = answer.column("row")
         keys = [key.this for key in self._keys() if isinstance(key, exp.Column)]

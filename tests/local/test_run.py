@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import pytest
-from snowflake.connector.errors import ProgrammingError
+from snowflake.connector.errors import DatabaseError, ProgrammingError
 from snowflake.snowpark.exceptions import SnowparkSQLException
 
 CLASSIFIER = "SNOWML.SHARED_MODELS.CLASSIFIER"
@@ -74,6 +76,26 @@ def test_what_the_model_raises_is_the_error(models, rows):
         models.session.sql(f"SELECT MODEL({CUSTOM}, V1)!QUIT(1, 2)").collect()
     (row,) = models.session.sql(f"SELECT MODEL({CUSTOM}, V1)!PREDICT(1, 2, 5) AS R").collect()
     assert json.loads(row["R"]) == {"SHIFTED": 6.0}
+
+
+def test_a_cancelled_statement_ends_its_model(models, connection, local_snowflake):
+    """A model that does not come back is ended, and the next statement has a new process."""
+    log = Path(local_snowflake.data_dir, "logs", "models.log")
+    slept = log.read_text().count("going to sleep") if log.exists() else 0
+    cursor = connection.cursor()
+    cursor.execute_async(f"SELECT MODEL({CUSTOM}, V1)!SLEEP(F1, 2) FROM (SELECT 1 AS F1)")
+    deadline = time.monotonic() + 180
+    while not (log.exists() and log.read_text().count("going to sleep") > slept):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (said,) = connection.cursor().execute(f"SELECT SYSTEM$CANCEL_QUERY('{cursor.sfqid}')").fetchone()
+    assert "terminated" in said
+    with pytest.raises(DatabaseError) as e:
+        cursor.get_results_from_sfqid(cursor.sfqid)
+        cursor.fetchall()
+    assert e.value.errno == 604
+    (found,) = connection.cursor().execute(f"SELECT MODEL({CUSTOM}, V1)!PREDICT(1, 2, 5)").fetchone()
+    assert json.loads(found) == {"SHIFTED": 6.0}
 
 
 @pytest.mark.parametrize(
