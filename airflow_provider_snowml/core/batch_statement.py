@@ -8,8 +8,8 @@ https://docs.snowflake.com/en/sql-reference/sql/execute-inference-job-service.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -30,13 +30,16 @@ class BatchStatement:
     :param output_location: the directory under which it writes ``<job name>/``.
     :param save_mode: ``"error"`` or ``"overwrite"``, for files in the job's own directory.
     :param inference_params: parameters of the model's method.
-    :param column_handling: how columns with stage paths are read.
+    :param column_handling: how columns with stage paths are read, ``{column: {"input_format",
+        "convert_to"}}``.
     :param partition_column: the column that a partitioned model is partitioned by.
     :param cpu_requests: CPUs per node, such as ``"2"``.
     :param memory_requests: memory per node, such as ``"8Gi"``.
     :param gpu_requests: GPUs per node.
     :param num_workers: worker processes per node.
     :param max_batch_rows: rows per call of the method.
+    :param engine: the inference engine, in upper case.
+    :param engine_args_override: arguments of the engine.
     :param image_repo: the image repository that the model's image is built into.
     :param force_rebuild: whether the image is built even if it exists.
     :param replicas: nodes.
@@ -51,26 +54,34 @@ class BatchStatement:
     output_location: StageLocation
     save_mode: str = "error"
     inference_params: Mapping[str, Any] | None = None
-    column_handling: Mapping[str, Any] | None = None
+    column_handling: Mapping[str, Mapping[str, str]] | None = None
     partition_column: str | None = None
     cpu_requests: str | None = None
     memory_requests: str | None = None
     gpu_requests: str | None = None
     num_workers: int | None = None
     max_batch_rows: int | None = None
+    engine: str | None = None
+    engine_args_override: Sequence[str] | None = None
     image_repo: str | None = None
     force_rebuild: bool | None = None
-    replicas: int | None = field(default=None)
+    replicas: int | None = None
 
     def specification(self) -> str:
         """The YAML of ``WITH SPECIFICATION``."""
         image_build = _without_none(image_repo=self.image_repo, force_rebuild=self.force_rebuild)
         if image_build:
             image_build.setdefault("force_rebuild", False)  # the SDK always sends it with the block
+        engine_options = _without_none(
+            engine=self.engine,
+            engine_args_override=list(self.engine_args_override) if self.engine_args_override else None,
+        )
         blocks: dict[str, dict[str, Any]] = {
             "input": _without_none(
                 params=dict(self.inference_params) if self.inference_params else None,
-                column_handling=dict(self.column_handling) if self.column_handling else None,
+                column_handling={column: dict(how) for column, how in self.column_handling.items()}
+                if self.column_handling
+                else None,
                 partition_column=self.partition_column,
             ),
             "output": {"stage_location": self.output_location.sql, "mode": self.save_mode},
@@ -79,7 +90,11 @@ class BatchStatement:
                 memory_requests=self.memory_requests,
                 gpu_requests=self.gpu_requests,
             ),
-            "inference": _without_none(num_workers=self.num_workers, max_batch_rows=self.max_batch_rows),
+            "inference": _without_none(
+                num_workers=self.num_workers,
+                max_batch_rows=self.max_batch_rows,
+                engine_options=engine_options or None,
+            ),
             "image_build": image_build,
         }
         text: str = yaml.safe_dump({key: block for key, block in blocks.items() if block}, sort_keys=False)

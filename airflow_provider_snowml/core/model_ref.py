@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.exceptions import (
@@ -35,12 +36,16 @@ class ModelFunction:
     :param target_method: the method behind it, ``predict``, which batch jobs call it by.
     :param type: ``FUNCTION`` or ``TABLE_FUNCTION``.
     :param inputs: the columns that its signature wants, ``()`` if the signature is not known.
+    :param outputs: the columns that its signature gives, likewise.
+    :param is_partitioned: whether it is a table function that gets a whole partition at once.
     """
 
     name: str
     target_method: str
     type: str = "FUNCTION"
     inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    is_partitioned: bool = False
 
     @property
     def keeps_row_count(self) -> bool:
@@ -55,11 +60,13 @@ class ModelVersionRef:
     :param model: the model.
     :param version: the version's resolved name, never an alias.
     :param functions: what can be called.
+    :param supports_gpu: whether it was registered for GPUs, ``None`` if that is not known.
     """
 
     model: QualifiedName
     version: str
     functions: tuple[ModelFunction, ...] = ()
+    supports_gpu: bool | None = None
 
     @property
     def version_sql(self) -> str:
@@ -86,6 +93,41 @@ class ModelVersionRef:
         raise ModelFunctionNotFoundError(
             f"{self.model} version {self.version} has no function {name!r}. There are: {known}."
         )
+
+
+def model_functions(spec: Mapping[str, Any], types: Mapping[str, str]) -> list[ModelFunction]:
+    """The functions of a version, from snowflake-ml's description of it.
+
+    :param spec: the description, empty if it may not be seen.
+    :param types: the type of each SQL function.
+    """
+    signatures = spec.get("signatures") or {}
+    if not signatures:
+        return [ModelFunction(name, name.lower(), type_) for name, type_ in types.items()]
+    functions = []
+    for method, signature in signatures.items():
+        # The method abc is the function "abc" if there is one, else ABC; so does snowflake-ml match them.
+        name = method if method in types else method.upper()
+        type_ = types.get(name, "FUNCTION")
+        properties = (spec.get("function_properties") or {}).get(method) or {}
+        functions.append(
+            ModelFunction(
+                name,
+                method,
+                type_,
+                inputs=tuple(feature["name"] for feature in signature.get("inputs") or ()),
+                outputs=tuple(feature["name"] for feature in signature.get("outputs") or ()),
+                is_partitioned=type_ == TABLE_FUNCTION and bool(properties.get("PARTITIONED", True)),
+            )
+        )
+    return functions
+
+
+def supports_gpu(spec: Mapping[str, Any]) -> bool | None:
+    """Whether a version was registered for GPUs; ``None`` if its description may not be seen."""
+    if "env" not in spec:
+        return None
+    return bool((spec["env"] or {}).get("cuda_version")) or "gpu" in (spec.get("runtimes") or {})
 
 
 def resolve_version(

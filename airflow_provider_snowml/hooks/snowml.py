@@ -16,10 +16,11 @@ from airflow_provider_snowml.core.batch_job import DONE, SUCCESS_FILE
 from airflow_provider_snowml.core.batch_poller import Observation, Statement
 from airflow_provider_snowml.core.model_ref import (
     TABLE_FUNCTION,
-    ModelFunction,
     ModelVersionInfo,
     ModelVersionRef,
+    model_functions,
     resolve_version,
+    supports_gpu,
 )
 from airflow_provider_snowml.core.names import (
     Identifier,
@@ -242,36 +243,29 @@ class SnowMLHook(SnowflakeHook):
                 f"There is no model {model}, or role {self._current_role()} may not see it. "
                 f"{model.parent} has: {self._listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
             )
-        version = resolve_version(model, reference, versions)
-        return ModelVersionRef(model, version.name, tuple(self._functions(model, version.name)))
+        version = resolve_version(model, reference, versions).name
+        spec = self._model_spec(model, version)
+        shown = self.rows(f"SHOW FUNCTIONS IN MODEL {model.sql} VERSION {Identifier.of(version).sql}")
+        types = {
+            row["name"]: TABLE_FUNCTION if "TABLE" in (row.get("return_type") or "") else "FUNCTION"
+            for row in shown
+        }
+        return ModelVersionRef(model, version, tuple(model_functions(spec, types)), supports_gpu(spec))
 
     def _model(self, model: QualifiedName | str) -> QualifiedName:
         if isinstance(model, QualifiedName):
             return model
         return QualifiedName.parse(model, self.default_schema(), what="model name")
 
-    def _functions(self, model: QualifiedName, version: str) -> list[ModelFunction]:
+    def _model_spec(self, model: QualifiedName, version: str) -> Mapping[str, Any]:
+        """snowflake-ml's own description of a version; empty if it may not be seen."""
         import yaml
 
         details = self.rows(
             f"SHOW VERSIONS LIKE {literal(version)} IN MODEL {model.sql}", statement_params=_WITH_DETAILS
         )
-        spec = next((row.get("model_spec") for row in details if row["name"] == version), None)
-        signatures: Mapping[str, Any] = (yaml.safe_load(spec) if spec else {}).get("signatures") or {}
-        shown = self.rows(f"SHOW FUNCTIONS IN MODEL {model.sql} VERSION {Identifier.of(version).sql}")
-        types = {
-            row["name"]: TABLE_FUNCTION if "TABLE" in (row.get("return_type") or "") else "FUNCTION"
-            for row in shown
-        }
-        if not signatures:
-            return [ModelFunction(name, name.lower(), type_) for name, type_ in types.items()]
-        functions = []
-        for method, signature in signatures.items():
-            # The method abc is the function "abc" if there is one, else ABC; so does snowflake-ml match them.
-            name = method if method in types else method.upper()
-            inputs = tuple(feature["name"] for feature in signature.get("inputs") or ())
-            functions.append(ModelFunction(name, method, types.get(name, "FUNCTION"), inputs))
-        return functions
+        text = next((row.get("model_spec") for row in details if row["name"] == version), None)
+        return (yaml.safe_load(text) if text else None) or {}
 
     # -- stages and compute pools -----------------------------------------------------------------------
 

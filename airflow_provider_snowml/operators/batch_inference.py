@@ -69,6 +69,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     :param compute_pool: the compute pool.
     :param output_stage_location: a directory of an internal stage; the job writes to ``<job name>/`` in it.
     :param image_repo: the image repository to build the model's image into.
+    :param force_rebuild: whether to build the image even if there is one.
     :param replicas: nodes to spread the job over.
     :param num_workers: worker processes per node.
     :param max_batch_rows: rows per call of the method.
@@ -76,6 +77,13 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     :param memory_requests: memory per node, such as ``"8Gi"``.
     :param gpu_requests: GPUs per node, such as ``"1"``.
     :param inference_params: parameters of the method.
+    :param column_handling: columns with the paths of stage files, whose content the method gets:
+        ``{"PHOTO": {"input_format": "full_stage_path", "convert_to": "raw_bytes"}}``, or ``"base64"`` or
+        ``"base64_data_url"``. :func:`.stage_files_query` lists a stage's files as such a column.
+    :param partition_column: the column by which a table function gets its rows, as for partitioned models;
+        without it, all rows are one partition.
+    :param engine: the inference engine of an LLM, ``"vllm"`` or ``"python_generic"``.
+    :param engine_args_override: arguments of the engine, such as ``["--max-model-len=4096"]``.
     :param save_mode: what the job does about files in its own directory: ``"error"`` or ``"overwrite"``.
     :param input_version: your name for the state of the input's rows, such as a snapshot's id. It is part of
         what makes work the same, besides the model, version, function, input, parameters and output.
@@ -121,12 +129,21 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         "memory_requests",
         "gpu_requests",
         "inference_params",
+        "column_handling",
+        "partition_column",
+        "engine",
+        "engine_args_override",
         "save_mode",
         "input_version",
     )
     template_ext: Sequence[str] = (".sql",)
     operator_extra_links = (SnowsightQueryLink(),)
-    template_fields_renderers = {"input_query": "sql", "inference_params": "json"}
+    template_fields_renderers = {
+        "input_query": "sql",
+        "inference_params": "json",
+        "column_handling": "json",
+        "engine_args_override": "json",
+    }
 
     def __init__(
         self,
@@ -140,6 +157,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         compute_pool: str,
         output_stage_location: str,
         image_repo: str | None = None,
+        force_rebuild: bool = False,
         replicas: int | str | None = None,
         num_workers: int | str | None = None,
         max_batch_rows: int | str | None = None,
@@ -147,6 +165,10 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         memory_requests: str | None = None,
         gpu_requests: str | None = None,
         inference_params: Mapping[str, Any] | None = None,
+        column_handling: Mapping[str, Mapping[str, Any]] | None = None,
+        partition_column: str | None = None,
+        engine: str | None = None,
+        engine_args_override: Sequence[str] | None = None,
         save_mode: str = "error",
         input_version: str | None = None,
         on_conflict: Literal["fail", "wait", "replace"] = "fail",
@@ -173,6 +195,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         self.compute_pool = compute_pool
         self.output_stage_location = output_stage_location
         self.image_repo = image_repo
+        self.force_rebuild = force_rebuild
         self.replicas = replicas
         self.num_workers = num_workers
         self.max_batch_rows = max_batch_rows
@@ -180,6 +203,10 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         self.memory_requests = memory_requests
         self.gpu_requests = gpu_requests
         self.inference_params = inference_params
+        self.column_handling = column_handling
+        self.partition_column = partition_column
+        self.engine = engine
+        self.engine_args_override = engine_args_override
         self.save_mode = save_mode
         self.input_version = input_version
         self.on_conflict = on_conflict

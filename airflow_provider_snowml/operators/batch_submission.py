@@ -20,16 +20,12 @@ from airflow_provider_snowml.core.batch_job import (
     JobOwner,
     RunRef,
     decide,
-    fingerprint,
 )
 from airflow_provider_snowml.core.batch_poller import Statement
-from airflow_provider_snowml.core.batch_statement import BatchStatement
-from airflow_provider_snowml.core.model_ref import ModelFunction, ModelVersionRef, check_columns
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     BatchJobOwnershipError,
-    InvalidArgumentError,
     ObjectExistsError,
     RowCountError,
 )
@@ -41,15 +37,8 @@ from airflow_provider_snowml.hooks.batch_jobs import (
     write_manifest,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import (
-    as_text,
-    exactly_one,
-    is_backfill,
-    one_of,
-    owner_of,
-    run_of,
-    whole_number,
-)
+from airflow_provider_snowml.operators.base import is_backfill, owner_of, run_of
+from airflow_provider_snowml.operators.batch_work import Work, check_arguments, resolve
 
 if TYPE_CHECKING:
     from airflow_provider_snowml.operators.batch_inference import SnowMLBatchInferenceOperator
@@ -87,42 +76,6 @@ class BatchState:
         if manifest.query_id is None and self._values.get("job_name") == manifest.job_name:
             return str(self._values["query_id"])
         return manifest.query_id
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a try would submit, resolved and checked.
-
-    :param statement: the job, but for its name and input.
-    :param query: the input's query; ``None`` for an input that is read in place.
-    :param source: the argument that the input came from.
-    :param ref: the model version.
-    :param function: the function.
-    :param input_version: the user's name for the state of the input's rows.
-    """
-
-    statement: BatchStatement
-    query: str | None
-    source: str
-    ref: ModelVersionRef
-    function: ModelFunction
-    input_version: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """What would make the result different."""
-        statement = self.statement
-        return fingerprint(
-            {
-                "model": statement.model.sql,
-                "version": self.ref.version,
-                "function": statement.function,
-                "input": self.query if self.query is not None else statement.input_location.sql,
-                "params": dict(statement.inference_params or {}),
-                "output": statement.output_location.sql,
-                **({"input_version": self.input_version} if self.input_version else {}),
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -250,7 +203,7 @@ def look(
     pinned = _pinned_version(task, model, run, latest, state)
     if pinned is None and is_backfill(context) and task.version_name.upper() in ("DEFAULT", "LAST"):
         log.warning("Each run of this backfill resolves version %r for itself: pin one.", task.version_name)
-    work = _resolve(task, hook, schema, model, output, pinned)
+    work = resolve(task, hook, schema, model, output, pinned)
     decision = decide(
         owner=owner,
         run=run,
@@ -265,84 +218,6 @@ def look(
     if decision.action is Action.CONFLICT:
         raise BatchJobConflictError(f"Job {job} of {owner} is in the way: {decision.reason}.")
     return Situation(owner, run, latest, work, job, decision)
-
-
-def check_arguments(task: SnowMLBatchInferenceOperator) -> str:
-    """Check what needs no Snowflake; which input is given.
-
-    :raises InvalidArgumentError: if something makes no sense.
-    """
-    one_of("save_mode", task.save_mode, ("error", "overwrite"))
-    one_of("on_conflict", task.on_conflict, ("fail", "wait", "replace"))
-    one_of("on_rerun", task.on_rerun, ("replace", "reuse"))
-    one_of("on_empty", task.on_empty, ("fail", "skip", "replace"))
-    one_of("row_count_check", task.row_count_check, ("equal", "off"))
-    for name in ("replicas", "num_workers", "max_batch_rows"):
-        whole_number(name, getattr(task, name))
-    return exactly_one(
-        input_table=task.input_table,
-        input_query=task.input_query,
-        input_stage_location=task.input_stage_location,
-    )
-
-
-def _resolve(
-    task: SnowMLBatchInferenceOperator,
-    hook: SnowMLHook,
-    schema: SchemaName,
-    model: QualifiedName,
-    output: StageLocation,
-    pinned: str | None,
-) -> Work:
-    """Resolve every name, and check that it is there and fits, before anything is made."""
-    source = check_arguments(task)
-    pool = Identifier.parse(task.compute_pool, what="compute pool")
-    hook.check_compute_pool(pool)
-    ref = hook.resolve_version(model, Identifier.of(pinned).sql if pinned else task.version_name)
-    function = ref.function(task.function_name)
-    query, staged = None, output
-    if source == "input_stage_location":
-        staged = _staged_input(str(task.input_stage_location), schema, output)
-        hook.check_internal_stage(staged.stage)
-    else:
-        if source == "input_table":
-            table = QualifiedName.parse(str(task.input_table), schema, what="input_table")
-            query = f"SELECT * FROM {table.sql}"
-        else:
-            query = str(task.input_query).strip().rstrip(";")
-        check_columns(function, hook.columns(query), source=source)
-    repository = None
-    if image_repo := as_text(task.image_repo):
-        repository = QualifiedName.parse(image_repo, schema, what="image_repo").sql
-    statement = BatchStatement(
-        name=job_identifier(schema, "UNNAMED"),
-        compute_pool=pool,
-        model=model,
-        version=ref.version_sql,
-        function=function.target_method,
-        input_location=staged,
-        output_location=output,
-        save_mode=task.save_mode,
-        inference_params=task.inference_params,
-        cpu_requests=as_text(task.cpu_requests),
-        memory_requests=as_text(task.memory_requests),
-        gpu_requests=as_text(task.gpu_requests),
-        num_workers=whole_number("num_workers", task.num_workers),
-        max_batch_rows=whole_number("max_batch_rows", task.max_batch_rows),
-        image_repo=repository,
-        replicas=whole_number("replicas", task.replicas),
-    )
-    return Work(statement, query, source, ref, function, as_text(task.input_version))
-
-
-def _staged_input(text: str, schema: SchemaName, output: StageLocation) -> StageLocation:
-    staged = StageLocation.parse(text, schema, what="input_stage_location")
-    if output.contains(staged):
-        raise InvalidArgumentError(
-            f"input_stage_location {staged} lies in output_stage_location {output}, which the job may empty: "
-            "use another directory."
-        )
-    return staged
 
 
 def _as_remembered(hook: SnowMLHook, attempts: list[Attempt], state: BatchState) -> Attempt | None:
