@@ -22,7 +22,7 @@ from airflow_provider_snowml.core.batch_job import (
     decide,
 )
 from airflow_provider_snowml.core.batch_poller import Statement
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     BatchJobOwnershipError,

@@ -134,7 +134,7 @@ def resolve(
     if requests["gpu_requests"] not in (None, "0") and ref.supports_gpu is False:
         raise InvalidArgumentError(
             f"gpu_requests is {requests['gpu_requests']!r}, but {model} version {ref.version} was registered "
-            "without a GPU runtime: register it with options={'cuda_version': ...}, or leave gpu_requests out."
+            "without a GPU runtime: register it with options={'cuda_version': ...}, or leave it out."
         )
     repository = None
     if image_repo := as_text(task.image_repo):
@@ -176,7 +176,8 @@ def _staged_input(text: str, schema: SchemaName, output: StageLocation) -> Stage
 
 
 def _requests(task: SnowMLBatchInferenceOperator) -> dict[str, str | None]:
-    return {name: as_text(getattr(task, name)) for name in ("cpu_requests", "memory_requests", "gpu_requests")}
+    names = ("cpu_requests", "memory_requests", "gpu_requests")
+    return {name: as_text(getattr(task, name)) for name in names}
 
 
 def _engine(task: SnowMLBatchInferenceOperator) -> tuple[str | None, Sequence[str] | None]:
