@@ -23,6 +23,7 @@ from .staged_files import read_schema, snowflake_type
 from .stages import StageFile, StageLocation
 from .stages_sql import file_format
 from .statements import statement
+from .types import json_texts
 
 if TYPE_CHECKING:
     from .session import Session
@@ -132,7 +133,7 @@ def _encode(table: pa.Table, kind: str, form: dict[str, Any], header: bool) -> b
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Types as Snowflake unloads them: whole numbers that fit as 64 bit."""
+    """Types as Snowflake unloads them: whole numbers that fit as 64 bit, semi-structured ones as JSON."""
     columns = []
     for array in table.columns:
         type_ = array.type
@@ -141,6 +142,8 @@ def _plain(table: pa.Table) -> pa.Table:
                 array = array.cast(pa.int64())
         elif isinstance(type_, pa.BaseExtensionType):
             array = array.cast(pa.string())
+        elif pa.types.is_nested(type_):
+            array = json_texts(array)
         columns.append(array)
     return pa.Table.from_arrays(columns, names=table.column_names)
 

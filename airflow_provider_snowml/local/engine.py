@@ -32,7 +32,7 @@ from .grammar import quote
 from .locks import TableLocks
 from .results import Result
 from .rewrite import TEMPORARY_SCHEMA, Rewriter, table_name
-from .types import rowtype, whole_numbers
+from .types import rowtype, variants, whole_numbers
 
 if TYPE_CHECKING:
     from .queries import Query
@@ -463,8 +463,10 @@ def _connection(session: Session) -> Connection:
 def _run(connection: Connection, tree: exp.Expression, text: str) -> Result:
     cursor = connection.fake.cursor()
     cursor.execute(text, server=True)
-    types = [rowtype(row[0], row[1]) for row in cursor._describe_last_sql()]
-    return Result(whole_numbers(cursor._arrow_table, types), types, _type_id(tree))
+    described = cursor._describe_last_sql()
+    types = [rowtype(row[0], row[1]) for row in described]
+    table = variants(whole_numbers(cursor._arrow_table, types), [str(row[1]) for row in described])
+    return Result(table, types, _type_id(tree))
 
 
 def _type_id(tree: exp.Expression) -> int:

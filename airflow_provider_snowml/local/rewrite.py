@@ -15,6 +15,7 @@ from sqlglot import exp
 
 from . import functions, model_tables
 from .catalog import Qualified
+from .directory_tables import directory_table
 from .errors import SnowflakeError, already_exists, unsupported
 from .grammar import Name, fold
 from .results import DDL, Result
@@ -64,6 +65,9 @@ class Rewriter:
         for node in list(tree.find_all(exp.TableFromRows)):
             self._table_function(node)
         for table in list(tree.find_all(exp.Table)):
+            if isinstance(table.this, exp.DirectoryStage):
+                listed = directory_table(self._session, table.this.this.name)
+                _take_place(table, self.view_of(listed))
             location = _stage_of(table)
             if location is not None:
                 self._staged_files(table, location)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from . import models
-from .catalog import Qualified
+from . import directory_tables, models
+from .catalog import Object, Qualified
 from .errors import already_exists, compilation_error, does_not_exist, unsupported
 from .grammar import Reader, parse_name
 from .results import DESCRIBE, SHOW, UNKNOWN, Result, column, rows, status
@@ -53,6 +53,7 @@ def create_stage(session: Session, reader: Reader) -> Result:
                 "encryption": kind,
                 "file_format": options.get("FILE_FORMAT"),
                 "url": str(options.get("URL", "")),
+                directory_tables.KEY: {} if directory_tables.enabled(options.get("DIRECTORY")) else None,
             },
             temporary=temporary,
             replace=replace,
@@ -95,10 +96,14 @@ def describe_stage(session: Session, reader: Reader) -> Result:
             ["STAGE_LOCATION", "URL", "String", stage.data.get("url", ""), ""],
             ["STAGE_INTEGRATION", "STORAGE_INTEGRATION", "String", "", ""],
             ["STAGE_ENCRYPTION", "TYPE", "String", stage.data["encryption"], ""],
-            ["DIRECTORY", "ENABLE", "Boolean", "false", "false"],
+            ["DIRECTORY", "ENABLE", "Boolean", str(_has_directory(stage)).lower(), "false"],
         ],
         DESCRIBE,
     )
+
+
+def _has_directory(stage: Object) -> bool:
+    return stage.data.get(directory_tables.KEY) is not None
 
 
 @statement("SHOW STAGES", reads_only=True)
@@ -144,7 +149,7 @@ def show_stages(session: Session, reader: Reader) -> Result:
                 "type": ("EXTERNAL" if s.data.get("url") else "INTERNAL")
                 + (" TEMPORARY" if s.data.get("temporary") else ""),
                 "owner_role_type": "ROLE",
-                "directory_enabled": "N",
+                "directory_enabled": "Y" if _has_directory(s) else "N",
             }
             for s in found
             if not s.data.get("temporary") or s.name in mine

@@ -80,6 +80,15 @@ def whole_numbers(table: pa.Table, rowtypes: list[dict[str, Any]]) -> pa.Table:
     return table
 
 
+def variants(table: pa.Table, duckdb_types: list[str]) -> pa.Table:
+    """DuckDB hands the VARIANTs in an array out as texts: mark them as what they are."""
+    for i, type_ in enumerate(duckdb_types):
+        if type_ == "JSON[]":
+            array = table.column(i).cast(pa.list_(pa.json_()))
+            table = table.set_column(i, table.field(i).name, array)
+    return table
+
+
 def to_wire(table: pa.Table, rowtypes: list[dict[str, Any]]) -> bytes:
     """The rows as the Arrow stream that the connector reads.
 
@@ -115,8 +124,7 @@ def _wire_array(array: pa.Array, type_: str) -> pa.Array:
     if pa.types.is_time(kind):
         return array.cast(pa.time64("ns")).cast(pa.int64())
     if pa.types.is_nested(kind):
-        text = [None if v is None else json.dumps(v, default=str) for v in array.to_pylist()]
-        return pa.array(text, type=pa.string())
+        return json_texts(array)
     if pa.types.is_null(kind):
         return array.cast(pa.string())
     if pa.types.is_unsigned_integer(kind):
@@ -128,6 +136,25 @@ def _wire_array(array: pa.Array, type_: str) -> pa.Array:
     if type_ == "text" and not pa.types.is_string(kind):
         return array.cast(pa.string())
     return array
+
+
+def json_texts(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Arrays and objects as the JSON texts that Snowflake shows, and unloads into files."""
+    values = (None if v is None else _variant(v, array.type) for v in array.to_pylist())
+    return pa.array([None if v is None else json.dumps(v, default=str) for v in values], type=pa.string())
+
+
+def _variant(value: Any, type_: pa.DataType) -> Any:
+    """A value in which VARIANTs, which are texts here, are what they say."""
+    if value is None:
+        return None
+    if isinstance(type_, pa.BaseExtensionType):
+        return json.loads(value)
+    if pa.types.is_list(type_):
+        return [_variant(v, type_.value_type) for v in value]
+    if pa.types.is_struct(type_):
+        return {f.name: _variant(value[f.name], f.type) for f in type_}
+    return value
 
 
 def _timestamps(array: pa.Array, with_zone: bool) -> pa.Array:
