@@ -397,7 +397,8 @@ class SnowMLHook(SnowflakeHook):
             connection.get_query_status_throw_if_error(query_id)
         except Exception as error:
             ours = as_statement_error(error)
-            return str(ours or error)
+            # Not what a retry of a statement does: what fails here is a job.
+            return str(error) if ours is None else str(ours).removesuffix(ours.on_retry).rstrip()
         return "unknown"
 
     def find_running_statement(self, start: str, part: str, *, since: str | None = None) -> str | None:

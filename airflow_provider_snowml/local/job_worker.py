@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .containers import DONE, FAILED, RUNNING, write_state
+from .job_input import packed, unpack, with_content
 
 ROWS_AT_ONCE = 20_000
 SCHEDULING_SECONDS = 1.0  # a job is seen PENDING for a moment, as it is (for longer) in Snowflake
@@ -127,7 +128,8 @@ def run(spec: dict[str, Any], handler: Any) -> int:
 def _infer(spec: dict[str, Any], handler: Any, table: pa.Table, types: dict[str, pa.DataType]) -> pa.Table:
     from .handlers import call_function, call_table_function
 
-    frame = arguments(table, spec).to_pandas()
+    contents = with_content(table, spec["column_handling"], spec["stages"])
+    frame = unpack(arguments(contents, spec).to_pandas(), spec["packed"])
     if spec["type"] != "TABLE_FUNCTION":
         values = call_function(handler, frame) if len(frame) else []
         if len(values) != table.num_rows:
@@ -190,6 +192,10 @@ def main(name: str) -> None:
 
         handler = Package(Path(spec["package"])).load(spec["handler"])
         spec["argument_names"] = argument_names(handler) or spec["argument_names"]
+        if spec["engine"] == "VLLM":
+            log("There is no vLLM here: the model's own method answers (simulated)")
+        wanted = packed(Path(spec["package"]), spec["method"])
+        spec["packed"] = [i for i, name in enumerate(spec["argument_names"][0]) if name in wanted]
         log("Model loaded, inference starts")
         suffer(spec)
         rows = run(spec, handler)

@@ -16,6 +16,7 @@ from .catalog import Object, Qualified
 from .containers import CANCELLED, DONE, ENDED
 from .errors import SnowflakeError, already_exists, compilation_error, invalid_value, unsupported
 from .grammar import Reader
+from .job_input import ENCODINGS
 from .models import Method, Model, Version
 from .results import Result, rows
 from .statements import statement
@@ -31,7 +32,8 @@ _SPECIFICATION: dict[str, set[str]] = {
     "inference": {"num_workers", "max_batch_rows", "engine_options", "adapters"},
     "image_build": {"image_repo", "force_rebuild"},
 }
-_NOT_HERE = ("column_handling", "layout", "engine_options", "adapters")
+_NOT_HERE = ("layout", "adapters")
+_ENGINES = ("VLLM", "PYTHON_GENERIC")
 
 
 @statement("EXECUTE INFERENCE JOB SERVICE")
@@ -61,6 +63,12 @@ def execute_inference_job_service(session: Session, reader: Reader) -> Result:
         raise already_exists(str(name))
     replicas = options.get("REPLICAS", 1)
     _check_resources(spec, pool, replicas)
+    engine = (spec["inference"].get("engine_options") or {}).get("engine")
+    if engine == "VLLM" and "messages" not in (name.strip('"').lower() for name in method.plain_inputs):
+        raise compilation_error(
+            f"Engine VLLM needs a function with OpenAI's chat signature; {method.target_method} of model"
+            f" {model.name} has no messages."
+        )
     service = _create(session, name, pool, spec, source, model, version, method, options)
     if options.get("ASYNC", True):
         message = f"Batch inference job {name} started successfully."
@@ -98,7 +106,32 @@ def read_specification(text: str) -> dict[str, dict[str, Any]]:
             raise _bad_specification(f"'{block}.{key}' is {value!r}, not a number above 0")
     if not isinstance(spec["input"].get("params") or {}, dict):
         raise _bad_specification("'input.params' is not a mapping")
+    _check_column_handling(spec["input"].get("column_handling") or {})
+    _check_engine(spec["inference"].get("engine_options") or {})
     return spec
+
+
+def _check_column_handling(handling: Any) -> None:
+    if not isinstance(handling, dict):
+        raise _bad_specification("'input.column_handling' is not a mapping")
+    for column, options in handling.items():
+        if (
+            not isinstance(options, dict)
+            or options.keys() != {"input_format", "convert_to"}
+            or options["input_format"] != "full_stage_path"
+            or options["convert_to"] not in ENCODINGS
+        ):
+            raise _bad_specification(f"'input.column_handling.{column}' is {options!r}")
+
+
+def _check_engine(options: Any) -> None:
+    if not isinstance(options, dict) or options.keys() - {"engine", "engine_args_override"}:
+        raise _bad_specification(f"'inference.engine_options' is {options!r}")
+    if options.get("engine") not in (None, *_ENGINES):
+        raise _bad_specification(f"'inference.engine_options.engine' is {options['engine']!r}")
+    arguments = options.get("engine_args_override") or []
+    if not isinstance(arguments, list) or not all(isinstance(one, str) for one in arguments):
+        raise _bad_specification("'inference.engine_options.engine_args_override' is not a list of texts")
 
 
 def _bad_specification(why: str) -> SnowflakeError:
@@ -269,6 +302,21 @@ def _worker_spec(
         "params": spec["input"].get("params") or {},
         "partition_column": spec["input"].get("partition_column"),
         "max_batch_rows": spec["inference"].get("max_batch_rows"),
+        "column_handling": spec["input"].get("column_handling") or {},
+        "stages": _readable_stages(session) if spec["input"].get("column_handling") else {},
+        "engine": (spec["inference"].get("engine_options") or {}).get("engine"),
+    }
+
+
+def _readable_stages(session: Session) -> dict[str, str]:
+    """The directories of the stages whose files a job can read; not those that the client encrypts."""
+    account = session.account
+    return {
+        ".".join(stage.name): str(account.stages.root / stage.data["directory"])
+        for stage in account.catalog.list("STAGE")
+        if stage.data["encryption"] == "SNOWFLAKE_SSE"
+        and not stage.data.get("url")
+        and not stage.data.get("temporary")
     }
 
 

@@ -385,9 +385,11 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             return BatchJobLostError(message)
         if verdict.outcome in (Outcome.TIMEOUT, Outcome.START_TIMEOUT):
             end_job(hook, job, query_id, wait=0)
-        logs = log_tail(hook, job)
+        # A statement that fails leaves no job, and no logs.
+        logs = log_tail(hook, job) if verdict.status is not None else ""
         hint = explain_error(f"{message}\n{logs}")
-        tail = f"{message} The end of its logs:\n{logs}\n" + (f"Probably: {hint}\n" if hint else "")
+        tail = message + (f" The end of its logs:\n{logs}\n" if logs else "\n")
+        tail += f"Probably: {hint}\n" if hint else ""
         kinds: dict[Outcome, type[SnowMLError]] = {
             Outcome.FAILED: BatchJobFailedError,
             Outcome.CANCELLED: BatchJobCancelledError,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,11 +45,15 @@ MANIFEST = JobManifest(
     keeps_row_count=True,
 )
 
+# Airflow's own limit is 250; letters of any script, and nothing but signs.
+texts = st.text(min_size=1, max_size=250) | st.sampled_from(
+    ["x" * 250, "ß" * 250, "日次_スコア", "...", "'; --"]
+)
 owners = st.builds(
     JobOwner,
-    dag_id=st.text(min_size=1, max_size=250),
-    task_id=st.text(min_size=1, max_size=250),
-    run_key=st.text(min_size=1, max_size=250),
+    dag_id=texts,
+    task_id=texts,
+    run_key=texts,
     map_index=st.integers(-1, 10_000),
 )
 
@@ -67,6 +72,14 @@ def test_two_owners_or_attempts_never_share_a_name(a: JobOwner, b: JobOwner, m: 
     assert (a.job_name(m) == b.job_name(n)) == ((a, m) == (b, n))
     if a != b:
         assert a.attempt_of(b.job_name(n)) is None
+
+
+@given(owners, st.sampled_from(["dag_id", "task_id", "run_key", "map_index"]))
+def test_owners_that_differ_in_one_thing_differ_in_name(owner: JobOwner, field: str) -> None:
+    value = getattr(owner, field)
+    other = replace(owner, **{field: value + 1 if field == "map_index" else value + "_"})
+    assert other.stem != owner.stem
+    assert replace(owner).stem == owner.stem
 
 
 def test_a_name_is_readable_in_front() -> None:
@@ -102,39 +115,72 @@ REPLACE, WAIT, CONFLICT, FOREIGN = Action.REPLACE, Action.WAIT, Action.CONFLICT,
 CLEARED = RunRef(RUN.run_id, 1)
 OTHER = RunRef("backfill__2013-06-01")
 
-# What a status of the job means to: a retry; a cleared try; another run, that fails, waits or replaces on
-# conflict.
-TABLE: dict[str | None, tuple[tuple[Action, int], ...]] = {
-    "PENDING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
-    "RUNNING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
-    "SUSPENDING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
-    "SUSPENDED": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
-    "DELETING": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
-    "NEVER_SEEN_BEFORE": ((ATTACH, 1), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
-    "CANCELLING": ((REPLACE, 2), (REPLACE, 2), (CONFLICT, 1), (WAIT, 1), (REPLACE, 2)),
-    "DONE": ((ATTACH, 1), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "FAILED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "INTERNAL_ERROR": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "CANCELLED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    "DELETED": ((SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
-    None: ((RESUBMIT, 1), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2), (SUBMIT, 2)),
+# What a try does about attempt 1, by what is seen of it (rows) and whose it is (columns):
+#
+#   retry          of the same run, not cleared since, for the same work
+#   changed        the same, but for other work
+#   cleared        of the same run, which was cleared since
+#   stale          of a newer try of the run, which was cleared since this one began
+#   r.             of another run of the same key, with on_conflict="fail", "wait" or "replace"
+#   reuse          of another run, with on_rerun="reuse"; reuse.changed: for other work
+#   foreign        of another task
+#   none           there is no manifest
+#
+# A1 attach to it; S2 submit the next attempt; S1 the same one again, from its input on; R1 submit it from the
+# input that is there; X2 end it, then submit the next one; W1 wait for its end; C1 conflict; F1 not ours.
+ACTIONS = dict(zip("SRAXWCF", (SUBMIT, RESUBMIT, ATTACH, REPLACE, WAIT, CONFLICT, FOREIGN), strict=True))
+TABLE = """
+                      retry changed cleared stale r.fail r.wait r.replace reuse reuse.changed foreign none
+PENDING               A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
+RUNNING               A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
+SUSPENDING            A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
+SUSPENDED             A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
+DELETING              A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
+NEVER_SEEN_BEFORE     A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
+CANCELLING            X2    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
+DONE                  A1    S2      S2      C1    S2     S2     S2        A1    S2            F1      F1
+FAILED                S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      F1
+INTERNAL_ERROR        S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      F1
+CANCELLED             S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      F1
+DELETED               S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      F1
+not_found             R1    S2      S2      C1    S2     S2     S2        S2    S2            F1      S1
+not_found+output      S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2
+not_found+_SUCCESS    A1    S2      S2      C1    S2     S2     S2        A1    S2            F1      S2
+"""
+COLUMNS: dict[str, tuple[JobManifest | None, dict[str, Any]]] = {
+    "retry": (MANIFEST, {}),
+    "changed": (MANIFEST, {"work": "other"}),
+    "cleared": (MANIFEST, {"run": CLEARED}),
+    "stale": (replace(MANIFEST, clear_number=1), {}),
+    "r.fail": (MANIFEST, {"run": OTHER}),
+    "r.wait": (MANIFEST, {"run": OTHER, "on_conflict": "wait"}),
+    "r.replace": (MANIFEST, {"run": OTHER, "on_conflict": "replace"}),
+    "reuse": (MANIFEST, {"run": OTHER, "on_rerun": "reuse"}),
+    "reuse.changed": (MANIFEST, {"run": OTHER, "on_rerun": "reuse", "work": "other"}),
+    "foreign": (replace(MANIFEST, task_id="another"), {}),
+    "none": (None, {}),
 }
+HEAD, *ROWS = (line.split() for line in TABLE.strip().splitlines())
+CELLS = [(row[0], column, cell) for row in ROWS for column, cell in zip(HEAD, row[1:], strict=True)]
 
 
-@pytest.mark.parametrize("status", TABLE, ids=str)
-def test_decision_by_status(status: str | None) -> None:
-    attempt = Attempt(1, status, MANIFEST)
-    assert (
-        decided(attempt),
-        decided(attempt, run=CLEARED),
-        decided(attempt, run=OTHER),
-        decided(attempt, run=OTHER, on_conflict="wait"),
-        decided(attempt, run=OTHER, on_conflict="replace"),
-    ) == TABLE[status]
+@pytest.mark.parametrize(("seen", "whose", "cell"), CELLS, ids=[f"{s}-{w}" for s, w, _ in CELLS])
+def test_the_decision(seen: str, whose: str, cell: str) -> None:
+    status, _, files = seen.partition("+")
+    manifest, options = COLUMNS[whose]
+    wanted = ACTIONS[cell[0]], int(cell[1])
+    if status == "not_found":
+        attempt = Attempt(1, None, manifest, has_output=bool(files), has_success=files == "_SUCCESS")
+        assert decided(attempt, **options) == wanted
+        return
+    # A job that is there says itself how it is: its files add nothing.
+    for has_output, has_success in ((False, False), (True, False), (True, True)):
+        assert decided(Attempt(1, status, manifest, has_output, has_success), **options) == wanted
 
 
-def test_the_table_has_every_known_status() -> None:
-    assert set(TABLE) >= KNOWN
+def test_the_table_is_whole() -> None:
+    assert {row[0] for row in ROWS} >= KNOWN
+    assert set(HEAD) == set(COLUMNS)
 
 
 def test_first_attempt() -> None:
@@ -146,42 +192,7 @@ def test_the_latest_attempt_decides() -> None:
     assert decided(Attempt(12, "RUNNING", later), Attempt(9, "FAILED", MANIFEST)) == (ATTACH, 12)
 
 
-def test_a_job_without_our_manifest_is_foreign_whatever_its_status() -> None:
-    for status in TABLE:
-        if status is not None:
-            assert decided(Attempt(1, status)) == (FOREIGN, 1)
-    theirs = replace(MANIFEST, task_id="another")
-    assert decided(Attempt(1, "DONE", theirs)) == (FOREIGN, 1)
-
-
-def test_leavings_of_a_crash() -> None:
-    assert decided(Attempt(1)) == (SUBMIT, 1)  # an input without manifest: not complete
-    assert decided(Attempt(1, has_output=True)) == (SUBMIT, 2)
-    assert decided(Attempt(1, None, MANIFEST, has_output=True)) == (SUBMIT, 2)
-    assert decided(Attempt(1, None, MANIFEST, has_output=True, has_success=True)) == (ATTACH, 1)
-
-
-def test_changed_arguments_end_the_old_job() -> None:
-    assert decided(Attempt(1, "RUNNING", MANIFEST), work="other") == (REPLACE, 2)
-    assert decided(Attempt(1, "DONE", MANIFEST), work="other") == (SUBMIT, 2)
-
-
-def test_a_try_from_before_the_clear_leaves_the_newer_job_alone() -> None:
-    newer = replace(MANIFEST, clear_number=2)
-    assert decided(Attempt(1, "RUNNING", newer)) == (CONFLICT, 1)
-
-
-def test_reuse_of_another_runs_result_is_opt_in() -> None:
-    done = Attempt(1, "DONE", MANIFEST, has_output=True, has_success=True)
-    expired = replace(done, status=None)
-    assert decided(done, run=OTHER) == (SUBMIT, 2)
-    assert decided(done, run=OTHER, on_rerun="reuse") == (ATTACH, 1)
-    assert decided(expired, run=OTHER, on_rerun="reuse") == (ATTACH, 1)
-    assert decided(done, run=OTHER, work="other", on_rerun="reuse") == (SUBMIT, 2)
-    assert decided(replace(done, status="FAILED"), run=OTHER, on_rerun="reuse") == (SUBMIT, 2)
-
-
-statuses = st.sampled_from([*TABLE, "WHATEVER"])
+statuses = st.none() | st.sampled_from([*sorted(KNOWN), "NEVER_SEEN_BEFORE"])
 manifests = st.none() | st.builds(
     lambda run, clear, work, owner: replace(
         MANIFEST, run_id=run, clear_number=clear, fingerprint=work, task_id=owner

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from snowflake.connector import DictCursor
 from snowflake.connector.errors import ProgrammingError
 
 
@@ -222,3 +223,64 @@ def test_write_pandas(connection, cursor):
     assert back["AT"].tolist() == frame["AT"].tolist()
     write_pandas(connection, frame, "LOADED", overwrite=True, auto_create_table=True)
     assert cursor.execute("SELECT COUNT(*) FROM LOADED").fetchone() == (3,)
+
+
+def test_a_directory_table_lists_what_was_there_at_the_last_refresh(connection, schema) -> None:
+    import io
+
+    execute = connection.cursor(DictCursor).execute
+
+    def listed(stage: str) -> list[str]:
+        return [row["RELATIVE_PATH"] for row in execute(f"SELECT * FROM DIRECTORY(@{stage})").fetchall()]
+
+    execute("CREATE STAGE PICTURES DIRECTORY = (ENABLE = TRUE)")
+    for name in ("d/x.jpg", "d/y.jpg", "z.txt"):
+        directory, _, file = name.rpartition("/")
+        execute(
+            f"PUT 'file:///{file}' '@PICTURES/{directory}' AUTO_COMPRESS = FALSE",
+            file_stream=io.BytesIO(b"1"),
+        )
+    assert listed("PICTURES") == []
+    changes = execute("ALTER STAGE PICTURES REFRESH SUBPATH = 'd'").fetchall()
+    assert [(row["file"], row["status"]) for row in changes] == [
+        ("d/x.jpg", "REGISTERED_NEW"),
+        ("d/y.jpg", "REGISTERED_NEW"),
+    ]
+    assert listed("PICTURES") == ["d/x.jpg", "d/y.jpg"]
+    execute("REMOVE @PICTURES/d/x.jpg")
+    assert listed(f"{schema}.PICTURES") == ["d/x.jpg", "d/y.jpg"]
+    execute("ALTER STAGE PICTURES REFRESH")
+    assert listed("PICTURES") == ["d/y.jpg", "z.txt"]
+    (row,) = execute(
+        "SELECT RELATIVE_PATH AS P FROM DIRECTORY(@PICTURES) WHERE RELATIVE_PATH LIKE 'd/%'"
+    ).fetchall()
+    assert row == {"P": "d/y.jpg"}
+
+
+def test_a_stage_has_a_directory_table_only_if_it_is_enabled(connection) -> None:
+    execute = connection.cursor(DictCursor).execute
+    execute("CREATE STAGE PLAIN")
+    for sql in ("SELECT * FROM DIRECTORY(@PLAIN)", "ALTER STAGE PLAIN REFRESH"):
+        with pytest.raises(ProgrammingError, match="no directory table"):
+            execute(sql)
+    execute("ALTER STAGE PLAIN SET DIRECTORY = (ENABLE = TRUE)")
+    execute("ALTER STAGE PLAIN REFRESH")
+    assert execute("SHOW STAGES LIKE 'PLAIN'").fetchone()["directory_enabled"] == "Y"
+    with pytest.raises(ProgrammingError, match="SET COMMENT"):
+        execute("ALTER STAGE PLAIN SET COMMENT = 'x'")
+
+
+def test_semi_structured_values_are_unloaded_as_json(connection) -> None:
+    execute = connection.cursor(DictCursor).execute
+    execute("CREATE STAGE J")
+    execute("CREATE TEMPORARY FILE FORMAT P TYPE = PARQUET")
+    execute(
+        "COPY INTO @J/x FROM (SELECT ARRAY_CONSTRUCT(OBJECT_CONSTRUCT('a', ARRAY_CONSTRUCT(1))) AS A, "
+        "ARRAY_CONSTRUCT('t') AS T, OBJECT_CONSTRUCT('k', 'v') AS O) "
+        "FILE_FORMAT = (TYPE = PARQUET) HEADER = TRUE"
+    )
+    row = execute(
+        "SELECT $1:A::VARCHAR AS A, $1:T::VARCHAR AS T, $1:O::VARCHAR AS O FROM @J (FILE_FORMAT => 'P')"
+    )
+    found = {name: json.loads(text) for name, text in row.fetchone().items()}
+    assert found == {"A": [{"a": [1]}], "T": ["t"], "O": {"k": "v"}}
