@@ -221,6 +221,12 @@ class BatchOutputIncompleteError(BatchJobError):
     on_retry = "Nothing was loaded. A retry starts the next attempt under a new job name."
 
 
+class BatchOutputGoneError(BatchOutputIncompleteError):
+    """The output was cleaned up, or there never was any."""
+
+    on_retry = "Nothing was loaded. A retry fails the same way: clear the task that scores as well."
+
+
 class BatchJobConflictError(BatchJobError):
     """A live job of another run of the same key, or one that does not end, is in the way."""
 

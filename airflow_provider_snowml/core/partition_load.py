@@ -7,16 +7,49 @@ would commit it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, value_sql
 from airflow_provider_snowml.exceptions import PredictionColumnsError
 
-# What each loaded row says about where it came from.
-STAMP_TYPES = {"MODEL": "VARCHAR", "VERSION": "VARCHAR", "RUN_ID": "VARCHAR", "LOADED_AT": "TIMESTAMP_NTZ"}
 NOW = object()
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A column with one value for all rows, which says where they came from.
+
+    :param column: its name.
+    :param value: a text, or ``NOW`` for the time of the load.
+    """
+
+    column: Identifier
+    value: Any
+
+    @property
+    def type(self) -> str:
+        """The column's type."""
+        return "TIMESTAMP_NTZ" if self.value is NOW else "VARCHAR"
+
+    @property
+    def value_sql(self) -> str:
+        """The value as it is written in a statement."""
+        return "CURRENT_TIMESTAMP()::TIMESTAMP_NTZ" if self.value is NOW else value_sql(self.value)
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A table's column, as DESCRIBE TABLE has it.
+
+    :param type: its type.
+    :param may_be_left_out: whether it is nullable or has a default.
+    """
+
+    type: str
+    may_be_left_out: bool = True
 
 
 @dataclass(frozen=True)
@@ -28,7 +61,7 @@ class PartitionLoad:
     :param columns: the source's columns, by their resolved names.
     :param replace_column: the column that the slices are told apart by.
     :param replace_value: the slice's value; ``None`` means the rows where it is NULL.
-    :param stamps: further columns with one value for all rows; ``NOW`` is the time of the load.
+    :param stamps: further columns with one value for all rows.
     """
 
     target: QualifiedName
@@ -36,7 +69,7 @@ class PartitionLoad:
     columns: tuple[str, ...]
     replace_column: Identifier
     replace_value: Any
-    stamps: Mapping[str, Any] = field(default_factory=dict)
+    stamps: tuple[Stamp, ...] = ()
 
     @property
     def source_has_key(self) -> bool:
@@ -53,7 +86,7 @@ class PartitionLoad:
             # A bare text would give VARCHAR of its own length, too short for the next one.
             type_ = "::VARCHAR" if isinstance(self.replace_value, str) else ""
             selected.append(f"{value_sql(self.replace_value)}{type_} AS {self.replace_column.sql}")
-        selected += [f"NULL::{STAMP_TYPES[name]} AS {name}" for name in self.stamps]
+        selected += [f"NULL::{stamp.type} AS {stamp.column.sql}" for stamp in self.stamps]
         return (
             f"CREATE TABLE IF NOT EXISTS {self.target.sql} AS "
             f"SELECT {', '.join(selected)} FROM {self.source.sql} WHERE FALSE"
@@ -68,15 +101,45 @@ class PartitionLoad:
             f"WHERE {self.replace_column.sql} IS DISTINCT FROM {value_sql(self.replace_value)}"
         )
 
-    def check_target_columns(self, target_columns: Sequence[str]) -> None:
+    def check_own_columns(self) -> None:
+        """Check that no column comes twice: from the rows, as the key, as a stamp.
+
+        :raises PredictionColumnsError: if one does.
+        """
+        twice = [name for name, times in Counter(self._inserted_columns()).items() if times > 1]
+        if twice:
+            raise PredictionColumnsError(
+                f"The rows have {', '.join(twice)} already, which the load would add: name the added columns "
+                "otherwise, or leave them out with None."
+            )
+
+    def new_columns(self, target_columns: Collection[str]) -> list[str]:
+        """The columns that the target lacks; never the key, without which it has no slices."""
+        key = self.replace_column.name
+        return [name for name in self._inserted_columns() if name not in target_columns and name != key]
+
+    def add_column(self, column: str, source_columns: Mapping[str, TableColumn]) -> str:
+        """Add a column to the target, unless it has it by now.
+
+        :param column: the column.
+        :param source_columns: the source's columns.
+        """
+        types = {stamp.column.name: stamp.type for stamp in self.stamps}
+        type_ = types.get(column) or source_columns[column].type
+        return f"ALTER TABLE {self.target.sql} ADD COLUMN IF NOT EXISTS {Identifier.of(column).sql} {type_}"
+
+    def check_target_columns(
+        self, target_columns: Collection[str], *, may_be_left_out: Collection[str] = ()
+    ) -> None:
         """Check that source and target have the same columns, by name.
 
         :param target_columns: the target's columns, by their resolved names.
+        :param may_be_left_out: those that the rows need not have.
         :raises PredictionColumnsError: if they differ; the message lists what is missing and what is extra.
         """
         offered = self._inserted_columns()
-        missing = [column for column in target_columns if column not in offered]
-        extra = [column for column in offered if column not in target_columns]
+        missing = [name for name in target_columns if name not in offered and name not in may_be_left_out]
+        extra = [name for name in offered if name not in target_columns]
         if missing or extra:
             raise PredictionColumnsError(
                 f"The rows do not fit {self.target}: it has no column {', '.join(extra) or '(none)'}, and "
@@ -92,8 +155,7 @@ class PartitionLoad:
         selected = [Identifier.of(column).sql for column in self.columns]
         if not self.source_has_key:
             selected.append(value_sql(self.replace_value))
-        for value in self.stamps.values():
-            selected.append("CURRENT_TIMESTAMP()::TIMESTAMP_NTZ" if value is NOW else value_sql(value))
+        selected += [stamp.value_sql for stamp in self.stamps]
         columns = ", ".join(Identifier.of(column).sql for column in self._inserted_columns())
         return (
             f"INSERT INTO {self.target.sql} ({columns}) SELECT {', '.join(selected)} FROM {self.source.sql}"
@@ -101,7 +163,7 @@ class PartitionLoad:
 
     def _inserted_columns(self) -> list[str]:
         key = [] if self.source_has_key else [self.replace_column.name]
-        return [*self.columns, *key, *self.stamps]
+        return [*self.columns, *key, *(stamp.column.name for stamp in self.stamps)]
 
 
 def delete_slice(target: QualifiedName, key: Identifier, value: Any) -> str:

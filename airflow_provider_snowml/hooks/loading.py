@@ -6,12 +6,18 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation, literal
-from airflow_provider_snowml.core.partition_load import PartitionLoad, delete_slice
-from airflow_provider_snowml.exceptions import ForeignRowsError, LockWaitersError, ObjectNotFoundError
+from airflow_provider_snowml.core.partition_load import PartitionLoad, TableColumn, delete_slice
+from airflow_provider_snowml.exceptions import (
+    ForeignRowsError,
+    LockWaitersError,
+    ObjectNotFoundError,
+    TableNotFoundError,
+)
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 log = logging.getLogger(__name__)
@@ -80,51 +86,116 @@ def append(hook: SnowMLHook, target: QualifiedName, source: QualifiedName, colum
     hook.rows(f"INSERT INTO {target.sql} ({names}) {rows}")
 
 
-def replace_slice(hook: SnowMLHook, load: PartitionLoad) -> None:
+def table_columns(hook: SnowMLHook, table: QualifiedName) -> dict[str, TableColumn]:
+    """A table's columns, by their resolved names.
+
+    :raises ObjectNotFoundError: if there is no such table.
+    """
+    rows = hook.rows(f"DESCRIBE TABLE {table.sql}")
+    return {
+        str(row["name"]): TableColumn(str(row["type"]), row["null?"] == "Y" or row["default"] is not None)
+        for row in rows
+    }
+
+
+def replace_slice(
+    hook: SnowMLHook,
+    load: PartitionLoad,
+    *,
+    create_table: bool = True,
+    on_schema_change: Literal["fail", "add_columns"] = "fail",
+) -> None:
     """Make the slice of the target exactly the source's rows, in one short transaction.
 
-    The target is created if it is missing. Too many waiting for its lock (error 625) is waited out.
+    Too many waiting for the target's lock (error 625) is waited out.
 
     :param hook: the hook, with the connection open that the source is a temporary table of.
     :param load: what is replaced by what.
+    :param create_table: whether the target is created if it is missing.
+    :param on_schema_change: whether columns that the target lacks are added; those that the rows lack are
+        then left to their defaults.
     :raises ForeignRowsError: if some of the source's rows are of another slice.
     :raises PredictionColumnsError: if the columns of source and target differ.
+    :raises TableNotFoundError: if the target is missing and not created.
     :raises LockWaitersError: if the lock is still contended after several tries.
     """
+    load.check_own_columns()
     counting = load.count_foreign_rows()
     if counting is not None and (foreign := int(hook.value(counting))):
         raise ForeignRowsError(
             f"{foreign} rows have another {load.replace_column} than {load.replace_value!r}, so they would "
             f"end up in other slices of {load.target}: select only this slice's rows."
         )
-    hook.rows(load.create_target())
-    load.check_target_columns(hook.columns(f"SELECT * FROM {load.target.sql}"))
+    try:
+        columns = table_columns(hook, load.target)
+    except ObjectNotFoundError:
+        if not create_table:
+            raise missing_table(load.target) from None
+        hook.rows(load.create_target())
+        columns = table_columns(hook, load.target)
+    may_be_left_out: list[str] = []
+    if on_schema_change == "add_columns":
+        columns |= _add_columns(hook, load, load.new_columns(columns))
+        may_be_left_out = [name for name, column in columns.items() if column.may_be_left_out]
+        may_be_left_out = [name for name in may_be_left_out if name != load.replace_column.name]
+    load.check_target_columns(columns, may_be_left_out=may_be_left_out)
     _in_one_transaction(hook, load.target, load.delete(), load.insert())
 
 
-def empty_slice(hook: SnowMLHook, target: QualifiedName, key: Identifier, value: Any) -> None:
-    """Leave no rows in a slice of a table; a table that isn't there has none.
+def _add_columns(hook: SnowMLHook, load: PartitionLoad, names: Sequence[str]) -> dict[str, TableColumn]:
+    """Before the transaction, which DDL would commit. Another run may add the same at the same time."""
+    if not names:
+        return {}
+    source = table_columns(hook, load.source)
+    for name in names:
+        _waiting_for_the_lock(load.target, partial(hook.rows, load.add_column(name, source)))
+    log.info("Added to %s: %s.", load.target, ", ".join(names))
+    return {name: source.get(name, TableColumn("")) for name in names}
+
+
+def missing_table(target: QualifiedName) -> TableNotFoundError:
+    """The error for a table that is missing and not to be created."""
+    return TableNotFoundError(
+        f"There is no table {target}, or the role may not see it, and create_table is False."
+    )
+
+
+def empty_slice(
+    hook: SnowMLHook, target: QualifiedName, key: Identifier, value: Any, *, create_table: bool = True
+) -> None:
+    """Leave no rows in a slice of a table; a table that is yet to be created has none.
 
     :param hook: the hook.
     :param target: the table.
     :param key: the column that the slices are told apart by.
     :param value: the slice's value.
+    :param create_table: whether a load with rows would create it.
+    :raises TableNotFoundError: if it is missing and would not be created.
     :raises LockWaitersError: if the lock is still contended after several tries.
     """
     try:
-        hook.columns(f"SELECT * FROM {target.sql}")
+        table_columns(hook, target)
     except ObjectNotFoundError:
-        return
+        if create_table:
+            return
+        raise missing_table(target) from None
     _in_one_transaction(hook, target, delete_slice(target, key, value))
 
 
 def _in_one_transaction(hook: SnowMLHook, target: QualifiedName, *statements: str) -> None:
+    def run() -> None:
+        with hook.transaction():
+            for statement in statements:
+                hook.rows(statement)
+
+    _waiting_for_the_lock(target, run)
+
+
+def _waiting_for_the_lock(target: QualifiedName, run: Callable[[], object]) -> None:
     """Too many waiting for the target's lock is waited out."""
     for attempt in range(1, LOCK_RETRIES + 1):
         try:
-            with hook.transaction():
-                for statement in statements:
-                    hook.rows(statement)
+            run()
             return
         except LockWaitersError:
             if attempt == LOCK_RETRIES:

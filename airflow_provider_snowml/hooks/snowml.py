@@ -103,7 +103,11 @@ class SnowMLHook(SnowflakeHook):
                 yield
                 self.rows("COMMIT")
             except BaseException:
-                self.rows("ROLLBACK")
+                try:
+                    self.rows("ROLLBACK")
+                except SnowMLError as error:
+                    # With the session gone there is nothing to roll back; what went wrong first is raised.
+                    self.log.warning("ROLLBACK failed: %s", error)
                 raise
 
     @contextmanager

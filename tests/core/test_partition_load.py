@@ -3,14 +3,15 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
-from airflow_provider_snowml.core.partition_load import NOW, PartitionLoad
+from airflow_provider_snowml.core.partition_load import NOW, PartitionLoad, Stamp, TableColumn
 from airflow_provider_snowml.exceptions import PredictionColumnsError
 
 TARGET, SOURCE = QualifiedName.parse("db.sc.predictions"), QualifiedName.parse("db.sc.temp")
 
 
 def load(*columns: str, **stamps: object) -> PartitionLoad:
-    return PartitionLoad(TARGET, SOURCE, columns, Identifier.parse("day"), "2013-06-01", stamps)
+    made = tuple(Stamp(Identifier(name), value) for name, value in stamps.items())
+    return PartitionLoad(TARGET, SOURCE, columns, Identifier.parse("day"), "2013-06-01", made)
 
 
 def test_the_key_is_added_where_the_rows_lack_it() -> None:
@@ -47,3 +48,24 @@ def test_columns_that_differ_are_listed() -> None:
     load("ID", "P").check_target_columns(["P", "DAY", "ID"])
     with pytest.raises(PredictionColumnsError, match=r"no column P, and the rows have no SCORE"):
         load("ID", "P").check_target_columns(["ID", "SCORE", "DAY"])
+    load("ID", "P").check_target_columns(["ID", "P", "SCORE", "DAY"], may_be_left_out=["SCORE"])
+
+
+def test_a_column_must_not_come_twice() -> None:
+    load("ID", "P", MODEL="M").check_own_columns()
+    with pytest.raises(PredictionColumnsError, match="The rows have MODEL already"):
+        load("ID", "MODEL", MODEL="M").check_own_columns()
+
+
+def test_columns_that_are_added_have_the_sources_types_and_never_are_the_key() -> None:
+    plan = load("ID", "a b", MODEL="M", LOADED_AT=NOW)
+    assert plan.new_columns(["ID"]) == ["a b", "MODEL", "LOADED_AT"]
+    types = {"ID": TableColumn("NUMBER(38,0)"), "a b": TableColumn("FLOAT")}
+    start = "ALTER TABLE DB.SC.PREDICTIONS ADD COLUMN IF NOT EXISTS"
+    assert [plan.add_column(column, types) for column in plan.new_columns(["ID"])] == [
+        f'{start} "a b" FLOAT',
+        f"{start} MODEL VARCHAR",
+        f"{start} LOADED_AT TIMESTAMP_NTZ",
+    ]
+    with pytest.raises(PredictionColumnsError, match="it has no column DAY"):
+        load("ID").check_target_columns(["ID"])

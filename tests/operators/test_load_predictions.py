@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_snowml.core.names import StageLocation
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
+    BatchOutputGoneError,
     BatchOutputIncompleteError,
     ForeignRowsError,
     InvalidArgumentError,
@@ -16,6 +20,7 @@ from airflow_provider_snowml.exceptions import (
     PredictionColumnsError,
     RowCountError,
     StageNotFoundError,
+    TableNotFoundError,
 )
 from airflow_provider_snowml.hooks import loading
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -41,11 +46,11 @@ def load(location: str, table: str, **arguments: Any) -> SnowMLLoadPredictionsOp
 def output(scoring, request):
     """A directory that looks like a job's output, with the rows of a query."""
 
-    def write(query: str, success: bool = True) -> str:
+    def write(query: str, success: bool = True, name: str = "") -> str:
         hook = scoring.hook()
         with hook.open_connection():
             base = StageLocation.parse("@ST/outputs", hook.default_schema())
-            location = base / request.node.name.split("[")[0]
+            location = base / (request.node.name.split("[")[0] + name)
             hook.remove_files(location)
             hook.copy_into_location(location, query)
             if success:
@@ -53,6 +58,13 @@ def output(scoring, request):
         return location.sql
 
     return write
+
+
+@pytest.fixture
+def bad_day(local_snowflake):
+    """The local Snowflake; what is left of its faults is forgotten."""
+    yield local_snowflake
+    local_snowflake.clear_faults()
 
 
 FIRST = "SELECT ID, F1 AS \"score\" FROM X WHERE DAY = '2013-06-01'"
@@ -157,25 +169,194 @@ def test_a_load_that_breaks_half_way_changes_nothing(scoring, output, task_conte
     assert scoring.hook().value(f"SELECT COUNT(*) FROM {scoring.schema}.HALF") == 30
 
 
-def test_a_contended_lock_is_waited_out(scoring, output, task_context, monkeypatch) -> None:
-    refusals = iter([True, True])
-    real = SnowMLHook.rows
-
-    def contended(self: SnowMLHook, sql: str, **options: Any) -> Any:
-        if sql.startswith("DELETE") and next(refusals, False):
-            raise LockWaitersError("too many waiters", errno=625)
-        return real(self, sql, **options)
-
-    monkeypatch.setattr(SnowMLHook, "rows", contended)
-    monkeypatch.setattr(loading, "_LOCK_WAIT", 0.01)
-    assert load(output(FIRST), "CONTENDED").execute(task_context("load"))["rows"] == 30
-    refusals = iter([True] * 100)
-    with pytest.raises(LockWaitersError, match="rolled back"):
-        load(output(FIRST + " AND ID < 10"), "CONTENDED").execute(task_context("load"))
+def test_a_contended_lock_is_waited_out(scoring, output, task_context, monkeypatch, bad_day) -> None:
+    location = output(FIRST)
+    load(location, "CONTENDED").execute(task_context("load"))
+    monkeypatch.setattr(loading, "_LOCK_WAIT", 0.1)
+    monkeypatch.setattr(loading, "LOCK_RETRIES", 3)
+    bad_day.fault("lock_waiters", limit=0)
+    holder = scoring.hook()
+    shorter = output(FIRST + " AND ID < 10")
+    with holder.transaction():
+        holder.rows(f"DELETE FROM {scoring.schema}.CONTENDED WHERE ID = -1")
+        with pytest.raises(LockWaitersError, match="rolled back"):
+            load(shorter, "CONTENDED").execute(task_context("load"))
     assert scoring.hook().value(f"SELECT COUNT(*) FROM {scoring.schema}.CONTENDED") == 30
 
+    # This time the lock is let go while the load tries again.
+    refused = threading.Event()
+    pauses: list[float] = []
 
-def test_bad_input(scoring, task_context) -> None:
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        refused.set()
+        released.wait(60)
+
+    released = threading.Event()
+    monkeypatch.setattr(loading, "time", SimpleNamespace(sleep=pause))
+    with ThreadPoolExecutor(1) as pool:
+        with holder.transaction():
+            holder.rows(f"DELETE FROM {scoring.schema}.CONTENDED WHERE ID = -1")
+            loaded = pool.submit(load(shorter, "CONTENDED").execute, task_context("load"))
+            while not refused.wait(0.1):
+                assert not loaded.done(), loaded.exception()
+        released.set()
+        assert loaded.result(60)["rows"] == 5
+    assert len(pauses) == 1
+    assert scoring.hook().value(f"SELECT COUNT(*) FROM {scoring.schema}.CONTENDED") == 5
+
+
+def test_the_waits_for_a_lock_are_spread_and_grow(monkeypatch, scoring) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(loading, "time", SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr(loading, "random", SimpleNamespace(uniform=lambda low, high: high if not low else 0))
+
+    def refuse(*_: object) -> None:
+        raise LockWaitersError("too many waiters", errno=625)
+
+    monkeypatch.setattr(SnowMLHook, "transaction", refuse)
+    with pytest.raises(LockWaitersError):
+        loading._in_one_transaction(scoring.hook(), QualifiedName.parse("DB.SC.T"), "DELETE")
+    assert pauses == [4, 8, 16, 32, 64, 64, 64]
+
+
+def test_a_reader_never_sees_half_of_a_load(scoring, output, task_context) -> None:
+    """Two slices are loaded again and again, in turns of 30 and of 5 rows, while somebody reads."""
+    table = f"{scoring.schema}.READ"
+    wide, narrow = output(FIRST, name="wide"), output(FIRST + " AND ID < 10", name="narrow")
+    days = ("2013-06-01", "2013-06-02")
+    for day in days:
+        load(wide, "READ", replace_value=day).execute(task_context("load"))
+    done = threading.Event()
+
+    def read() -> set[tuple[str, int, int]]:
+        seen = set()
+        hook = scoring.hook()
+        with hook.open_connection():
+            while not done.is_set():
+                rows = hook.rows(
+                    f"SELECT DAY, COUNT(*) AS N, COUNT(DISTINCT RUN_ID) AS RUNS FROM {table} GROUP BY DAY"
+                )
+                assert {row["DAY"] for row in rows} == set(days)
+                seen |= {(row["DAY"], row["N"], row["RUNS"]) for row in rows}
+        return seen
+
+    def write(day: str) -> None:
+        for turn in range(6):
+            task = load(narrow if turn % 2 == 0 else wide, "READ", replace_value=day)
+            task.execute(task_context("load", run_id=f"run_{turn}"))
+
+    with ThreadPoolExecutor(3) as pool:
+        reader = pool.submit(read)
+        writers = [pool.submit(write, day) for day in days]
+        try:
+            for writer in writers:
+                writer.result(120)
+        finally:
+            done.set()
+        assert reader.result(60) == {(day, rows, 1) for day in days for rows in (5, 30)}
+
+
+def test_a_load_again_differs_in_run_and_time_only(scoring, output, task_context) -> None:
+    hook = scoring.hook()
+    select = f"SELECT * FROM {scoring.schema}.AGAIN ORDER BY ID"
+    location = output(FIRST)
+    load(location, "AGAIN").execute(task_context("load", run_id="first"))
+    before = hook.rows(select)
+    load(location, "AGAIN").execute(task_context("load", run_id="second"))
+    after = hook.rows(select)
+    stamps = {"RUN_ID", "LOADED_AT"}
+    for old, new in zip(before, after, strict=True):
+        assert {name for name in new if new[name] != old[name]} == stamps
+        assert new["LOADED_AT"] > old["LOADED_AT"]
+
+
+def test_columns_can_be_added(scoring, output, task_context) -> None:
+    context = task_context("load")
+    hook = scoring.hook()
+    rows = f"SELECT * FROM {scoring.schema}.GROWN ORDER BY DAY, ID"
+    load(output(FIRST), "GROWN").execute(context)
+    more = output(FIRST.replace("ID, ", "ID, F2 AS EXTRA, "), name="more")
+    with pytest.raises(PredictionColumnsError, match="no column EXTRA, and the rows have no \\(none\\)"):
+        load(more, "GROWN", replace_value="2013-06-02").execute(context)
+    grow: dict[str, Any] = {"on_schema_change": "add_columns"}
+    load(more, "GROWN", replace_value="2013-06-02", model_column="MADE_BY", **grow).execute(context)
+    found = hook.rows(rows)
+    first, last = found[0], found[-1]
+    assert (first["EXTRA"], first["MODEL"], first["MADE_BY"]) == (None, f"{scoring.schema}.M", None)
+    assert (last["EXTRA"], last["MODEL"], last["MADE_BY"]) == (1.0, None, f"{scoring.schema}.M")
+    # An older model's rows, which lack the new column, are still welcome; what must not be NULL is not.
+    load(output(FIRST), "GROWN", replace_value="2013-06-03", **grow).execute(context)
+    assert hook.rows(rows)[-1]["EXTRA"] is None
+    hook.rows(f"CREATE TABLE {scoring.schema}.STRICT (ID INT, DAY VARCHAR, SCORE FLOAT, MUST INT NOT NULL)")
+    with pytest.raises(PredictionColumnsError, match="no column \\(none\\), and the rows have no MUST"):
+        load(output(FIRST), "STRICT", **grow).execute(context)
+    hook.rows(f"CREATE TABLE {scoring.schema}.KEYLESS (ID INT, SCORE FLOAT)")
+    with pytest.raises(PredictionColumnsError, match="no column DAY"):
+        load(output(FIRST), "KEYLESS", **grow).execute(context)
+
+
+def test_two_runs_may_add_the_same_column(scoring, output, task_context) -> None:
+    location = output(FIRST)
+    scoring.hook().rows(f"CREATE TABLE {scoring.schema}.RACED (ID INT, DAY VARCHAR)")
+    days = [f"2013-06-0{n}" for n in range(1, 5)]
+
+    def run(day: str) -> int:
+        task = load(location, "RACED", replace_value=day, on_schema_change="add_columns")
+        return task.execute(task_context("load"))["rows"]
+
+    with ThreadPoolExecutor(len(days)) as pool:
+        assert list(pool.map(run, days)) == [30] * 4
+    count = f"SELECT COUNT(*) AS N, COUNT(SCORE) AS S, COUNT(LOADED_AT) AS L FROM {scoring.schema}.RACED"
+    assert scoring.hook().rows(count) == [{"N": 120, "S": 120, "L": 120}]
+
+
+def test_the_added_columns_have_names_of_your_choice(scoring, output, task_context) -> None:
+    context = task_context("load")
+    names: dict[str, Any] = {
+        "model_column": "made_by",
+        "version_column": None,
+        "run_id_column": '"run id"',
+        "loaded_at_column": "{{ none }}",
+    }
+    task = load(output(FIRST), "NAMED", **names)
+    task.loaded_at_column = "None"  # as the template renders
+    task.execute(context)
+    assert scoring.hook().columns(f"SELECT * FROM {scoring.schema}.NAMED") == [
+        *("ID", "SCORE", "DAY", "MADE_BY", "run id")
+    ]
+    with pytest.raises(InvalidArgumentError, match=r"run_id_column is DAY, which is also replace_column"):
+        load("@ST/x", "NAMED", run_id_column="day").execute(context)
+    with pytest.raises(InvalidArgumentError, match="model_column is A, which is also"):
+        load("@ST/x", "NAMED", model_column="a", version_column="A").execute(context)
+    with pytest.raises(PredictionColumnsError, match="The rows have MODEL already"):
+        load(output("SELECT ID, 'x' AS MODEL FROM X"), "NAMED").execute(context)
+
+
+def test_a_table_is_not_created_unless_it_may_be(scoring, output, task_context) -> None:
+    context = task_context("load")
+    for query in (FIRST, FIRST + " AND FALSE"):
+        with pytest.raises(TableNotFoundError, match=r"no table .*MISSING.*create_table is False"):
+            load(output(query), "MISSING", create_table=False).execute(context)
+    load(output(FIRST), "MISSING").execute(context)
+    assert load(output(FIRST), "MISSING", create_table=False).execute(context)["rows"] == 30
+
+
+def test_what_was_cleaned_up_cannot_be_loaded(scoring, output, task_context) -> None:
+    context = task_context("load")
+    with pytest.raises(BatchOutputGoneError, match=r"cleaned up.*clear the task that scores"):
+        load("@ST/cleaned/SNOWML_JOB_A1", "T").execute(context)
+    location = output(FIRST)
+    parent, name = location.rstrip("/").rsplit("/", 1)
+    hook = scoring.hook()
+    with hook.open_connection():
+        beside = StageLocation.parse(f"{parent}_snowml_input/{name}")
+        hook.write_file(beside, "removed.json", b"{}")
+    with pytest.raises(BatchOutputGoneError, match="is being cleaned up"):
+        load(location, "T", model_name=None).execute(context)
+
+
+def test_bad_input(scoring, output, task_context) -> None:
     context = task_context("load")
     with pytest.raises(InvalidNameError, match="no valid replace_column"):
         load("@ST/x", "T", replace_column="a b").execute(context)
@@ -185,5 +366,7 @@ def test_bad_input(scoring, task_context) -> None:
         load("@NOPE/x", "T").execute(context)
     with pytest.raises(InvalidArgumentError, match="expected_rows is 'x'"):
         load("@ST/x", "T", expected_rows="x").execute(context)
+    with pytest.raises(InvalidArgumentError, match="on_schema_change is 'grow'"):
+        load("@ST/x", "T", on_schema_change="grow").execute(context)
     with pytest.raises(InvalidArgumentError, match="model_name and version_name"):
-        load("@ST/x/y", "T", model_name=None).execute(context)
+        load(output(FIRST), "T", model_name=None).execute(context)
