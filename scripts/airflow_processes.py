@@ -92,6 +92,16 @@ class Airflow:
         """POST to Airflow's public API."""
         return self._request(f"/api/v2/{path}", body)
 
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """PATCH to Airflow's public API."""
+        return self._request(f"/api/v2/{path}", body, method="PATCH")
+
+    def kill(self, component: str) -> None:
+        """Kill one of its processes, with its children, as a machine that goes down does."""
+        process = self.processes.pop(component)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
     def check_processes(self) -> None:
         """Raise if one of the processes has ended."""
         for name, process in self.processes.items():
@@ -117,13 +127,14 @@ class Airflow:
                     raise AirflowFailed(f"{error['filename']} cannot be imported:\n{error['stack_trace']}")
             time.sleep(1)
 
-    def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _request(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         if not self._token:
             self._token = self.log_in()
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+            method=method,
         )
         try:
             with _DIRECT.open(request, timeout=30) as reply:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 INPUT_SUFFIX = "_snowml_input"
 END_TIMEOUT = 300.0
 _CANCEL_TIMEOUT = 10.0
+_KILL_TIMEOUT = 2.0  # of the five seconds that a killed worker has
 
 
 def input_directory(job_output: StageLocation, job_name: str) -> StageLocation:
@@ -110,11 +111,12 @@ def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait:
     """
     with hook.open_connection():
         deadline = time.monotonic() + wait
+        query_id = query_id or find_statement(hook, job)
         if query_id and hook.statement(query_id)[0] is Statement.RUNNING:
             hook.cancel_statement(query_id)
             cancel_build(hook, job, query_id)
             # It may be making the job at this moment.
-            until = min(deadline, time.monotonic() + _CANCEL_TIMEOUT)
+            until = time.monotonic() + (min(wait, _CANCEL_TIMEOUT) or _KILL_TIMEOUT)
             while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < until:
                 time.sleep(0.2)
         status = hook.job_status(job)
@@ -129,6 +131,32 @@ def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait:
                 raise BatchJobConflictError(f"Job {job} is still {status} {wait:g} s after it was cancelled.")
             time.sleep(1)
             status = hook.job_status(job)
+
+
+def kill_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None) -> None:
+    """Cancel a job as a kill does: at once, since a worker that is killed has five seconds.
+
+    Once it is cancelled, the end of its logs goes to the log. It never raises: a kill must not hide what else
+    went wrong.
+
+    :param hook: the hook.
+    :param job: the job.
+    :param query_id: the statement, if known.
+    """
+    try:
+        with hook.open_connection():
+            end_job(hook, job, query_id, wait=0)
+            if hook.job_status(job) is not None:
+                log.info("The end of the logs of job %s:\n%s", job, log_tail(hook, job))
+    except Exception as error:
+        log.error("Job %s could not be cancelled and may still run: %s", job, error)
+
+
+def find_statement(hook: SnowMLHook, job: QualifiedName) -> str | None:
+    """The statement that is starting a job, if it runs and there is no job yet: its id may have been lost."""
+    if hook.job_status(job) is not None:
+        return None
+    return hook.find_running_statement("EXECUTE INFERENCE JOB SERVICE", f"NAME = {job.sql}\nASYNC")
 
 
 def build_job(made: QualifiedName, query_id: str) -> QualifiedName:

@@ -7,7 +7,6 @@ one process. A service has ``min_instances`` instances, or one; it neither scale
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 import uuid
@@ -16,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from . import compute_pools, images, models, queries, services, services_sql
+from . import compute_pools, image_builds, images, models, services, services_sql
 from .catalog import Object, Qualified, account_level
-from .containers import DONE, ENDED, FAILED, PENDING
+from .containers import FAILED, PENDING
 from .errors import SnowflakeError, already_exists, compilation_error, unsupported
-from .faults import BUILD_KINDS
 from .functions import system_function
 from .grammar import Reader, parse_name
 from .models import Model, Version
@@ -61,9 +59,15 @@ def deploy_model(session: Session, specification: str) -> str:
     :param specification: the deployment in YAML, or the stage location of a file with it.
     """
     found = _check(session, read_specification(_text(session, specification)))
-    if found.force_rebuild or not images.is_built(session.account, found.version, found.image):
-        _build(session, found)
-        images.remember(session.account, found.version, found.image)
+    image_builds.ensure(
+        session,
+        found.name,
+        pool=found.build_pool,
+        image=found.image,
+        model=found.model,
+        version=found.version,
+        force=found.force_rebuild,
+    )
     service = _create(session, found)
     _wait_until_ready(session, service)
     return f"Model {found.model.name} version {found.version.name} deployed as service {found.name}."
@@ -176,53 +180,6 @@ def _number(values: dict[str, Any], key: str, default: int | None) -> Any:
     if not isinstance(value, int) or value < 0:
         raise _bad(f"'service.{key}' is {value!r}, not a number")
     return value
-
-
-def build_name(query_id: str) -> str:
-    """Clients find the build of their statement under this name."""
-    number = str(int(query_id.replace("-", ""), 16)).encode()
-    return "MODEL_BUILD_" + hashlib.md5(number, usedforsecurity=False).hexdigest()[:8].upper()
-
-
-def _build(session: Session, found: Deployment) -> None:
-    """A job service of its own, which can be seen, followed and cancelled."""
-    account = session.account
-    query = queries.current()
-    name = found.name._replace(name=build_name(query.id if query else str(uuid.uuid4())))
-    id_ = uuid.uuid4().hex
-    spec = {
-        "model": str(found.model.name),
-        "version": found.version.name,
-        "image": found.image,
-        "seconds": account.image_build_seconds,
-        "fault": account.faults.for_job(name.name, BUILD_KINDS),
-    }
-    account.containers.create(id_, spec)
-    ready = compute_pools.is_ready(session.account, found.build_pool)
-    data = {
-        "id": id_,
-        "container": services.BUILD_CONTAINER,
-        "compute_pool": found.build_pool.name.name,
-        "replicas": 1,
-        "warehouse": session.warehouse,
-        "async": True,
-        "model": str(found.model.name),
-        "spec": _shown(services.BUILD_CONTAINER, found, {}, None),
-        "waits_for_pool": not ready,
-    }
-    job = account.catalog.create("SERVICE", name, session.role, data)
-    if ready:
-        services.start(account, job)
-    # A statement that is cancelled ends here; the job goes on, as SPCS_CANCEL_JOB is there to end it.
-    while (became := services.state(account, job))["status"] not in ENDED:
-        services.pause(0.1)
-    if became["status"] != DONE:
-        raise SnowflakeError(
-            395017,
-            "P0000",
-            f"Image build {name} of model {found.model.name} version {found.version.name} ended with status"
-            f" {became['status']}: {became['message']}",
-        )
 
 
 def _create(session: Session, found: Deployment) -> Object:

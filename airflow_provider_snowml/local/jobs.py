@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from . import compute_pools, job_worker, models, services
+from . import compute_pools, image_builds, images, job_worker, models, services
 from .catalog import Object, Qualified
 from .containers import CANCELLED, DONE, ENDED
 from .errors import SnowflakeError, already_exists, compilation_error, invalid_value, unsupported
@@ -68,6 +68,16 @@ def execute_inference_job_service(session: Session, reader: Reader) -> Result:
         raise compilation_error(
             f"Engine VLLM needs a function with OpenAI's chat signature; {method.target_method} of model"
             f" {model.name} has no messages."
+        )
+    if spec["image_build"]:
+        image_builds.ensure(
+            session,
+            name,
+            pool=pool,
+            image=images.image_name(session, spec["image_build"].get("image_repo"), version),
+            model=model,
+            version=version,
+            force=bool(spec["image_build"].get("force_rebuild")),
         )
     service = _create(session, name, pool, spec, source, model, version, method, options)
     if options.get("ASYNC", True):

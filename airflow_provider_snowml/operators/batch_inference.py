@@ -27,7 +27,14 @@ from airflow_provider_snowml.exceptions import (
     PollingError,
     SnowMLError,
 )
-from airflow_provider_snowml.hooks.batch_jobs import JobWatch, end_job, is_over, log_tail, manifest_of_output
+from airflow_provider_snowml.hooks.batch_jobs import (
+    JobWatch,
+    end_job,
+    is_over,
+    kill_job,
+    log_tail,
+    manifest_of_output,
+)
 from airflow_provider_snowml.hooks.job_logs import JobLogs
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.links.snowsight import SnowsightQueryLink
@@ -333,13 +340,17 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         return self._complete(verdict, manifest, event["query_id"], context)
 
     def on_kill(self) -> None:
-        """Cancel the attempt that this try submitted or attached to, and no other."""
+        """Cancel the attempt that this try submitted or attached to, and no other.
+
+        Airflow calls it from its handler of SIGTERM, and the supervisor kills the process five seconds later;
+        and after an ``execution_timeout``, whose error must not be lost to another one.
+        """
         self._killed.set()
         if self._live is None or not self.cancel_on_kill:
             return
         job_name, query_id = self._live
         # A hook of its own: the one in use may be in the middle of a request.
-        end_job(self.get_hook(), QualifiedName.parse(job_name), query_id, wait=0)
+        kill_job(self.get_hook(), QualifiedName.parse(job_name), query_id)
 
     def _goes_live(self, job_name: str, query_id: str | None) -> None:
         if self._killed.is_set() and query_id is None and self.cancel_on_kill:

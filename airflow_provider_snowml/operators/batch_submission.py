@@ -32,6 +32,7 @@ from airflow_provider_snowml.exceptions import (
 from airflow_provider_snowml.hooks.batch_jobs import (
     end_job,
     find_attempts,
+    find_statement,
     input_directory,
     job_identifier,
     write_manifest,
@@ -234,7 +235,7 @@ def _as_remembered(hook: SnowMLHook, attempts: list[Attempt], state: BatchState)
         query_id = state.query_id(latest.manifest)
         if latest.status is None and not query_id and not latest.has_success:
             # Its worker may have died between sending the statement and noting its id.
-            query_id = hook.find_running_statement("EXECUTE INFERENCE JOB SERVICE", f"NAME = {name}\nASYNC")
+            query_id = find_statement(hook, QualifiedName.parse(name))
             latest = replace(latest, manifest=replace(latest.manifest, query_id=query_id))
         if latest.status is None and query_id and hook.statement(query_id)[0] is Statement.RUNNING:
             latest = replace(latest, status="PENDING")

@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_snowml.core.batch_poller import Limits, Poller, Verdict
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageLocation
-from airflow_provider_snowml.hooks.batch_jobs import JobsWatch, Waited, end_job, is_over, judge
+from airflow_provider_snowml.hooks.batch_jobs import JobsWatch, Waited, is_over, judge, kill_job
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
@@ -126,11 +126,8 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
         if not self.cancel_on_kill or self.job_name is None:
             return
         job = QualifiedName.parse(self.job_name)
-        try:
-            # Not waited for: the framework allows half a minute.
-            await asyncio.to_thread(lambda: end_job(self._hook(), job, self.query_id, wait=0))
-        except Exception as error:
-            self.log.error("Job %s could not be cancelled and may still run: %s", job, error)
+        # Not waited for: the framework allows half a minute.
+        await asyncio.to_thread(lambda: kill_job(self._hook(), job, self.query_id))
 
 
 def _schema(kwargs: dict[str, Any]) -> SchemaName:
