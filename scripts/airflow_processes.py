@@ -137,7 +137,7 @@ class Airflow:
             method=method,
         )
         try:
-            with _DIRECT.open(request, timeout=30) as reply:
+            with _DIRECT.open(request, timeout=120) as reply:  # a busy machine
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             raise AirflowFailed(f"{request.get_method()} {path}: {error} {error.read().decode()}") from error

@@ -105,6 +105,17 @@ def test_the_files_that_a_page_names_are_there(page):
     assert {link for link in links if not (page.parent / link).exists()} == set()
 
 
+def test_every_row_of_the_table_of_bad_days_names_a_test_that_is_there():
+    text = (DOCS / "operators" / "inference.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line.count("|") == 4]
+    named = {row: re.findall(r"`(test_\w+[.]py)::(test_\w+)`", row) for row in rows if "| | |" not in row}
+    assert len(named) > 25
+    for row, tests in list(named.items())[1:]:  # the head apart
+        assert tests, row
+        for file, test in tests:
+            assert f"def {test}(" in (DOCS.parent / "tests" / "operators" / file).read_text(), row
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
 def test_what_a_page_imports_is_there(page):
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
