@@ -309,6 +309,15 @@ class ServicePollingError(ServiceError):
     on_retry = "A retry goes on waiting."
 
 
+# -- evaluating -----------------------------------------------------------------------------------------
+
+
+class EvaluationError(SnowMLError):
+    """There is nothing to compare: rows without labels, or without predictions."""
+
+    on_retry = "Nothing was stored. A retry computes anew."
+
+
 # -- loading --------------------------------------------------------------------------------------------
 
 
