@@ -59,6 +59,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "airflow_provider_snowml.triggers.batch_success",
                     "airflow_provider_snowml.triggers.inference",
                     "airflow_provider_snowml.triggers.services",
                 ],

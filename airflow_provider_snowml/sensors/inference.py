@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, Context, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
@@ -23,7 +24,8 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import log_tail
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
+from airflow_provider_snowml.operators.base import as_text
+from airflow_provider_snowml.triggers.inference import UNRESOLVED, SnowMLBatchJobTrigger
 
 
 class SnowMLBatchSuccessSensor(BaseSensorOperator):
@@ -44,6 +46,11 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
     :param grace: seconds that ``_SUCCESS`` may come after DONE, and a job may be missing.
     :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
         left out.
+    :param start_from_trigger: with ``deferrable``: whether the wait begins in the triggerer, so that a worker
+        is needed only once it is over. The two names must then be texts, and give full names; templates are
+        fine, also of XComs. Where that cannot be (``other.output[...]``, a name without its schema, a
+        templated connection, a mapped task) the wait begins in a worker after all. ``timeout`` counts for
+        each try.
     :param snowflake_conn_id: the Airflow connection; ``warehouse``, ``database``, ``schema`` and ``role``
         override what it says.
     :raises BatchJobError: (a subclass) if the job didn't end well.
@@ -66,6 +73,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         job_name: str | None = None,
         grace: float = 60.0,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
         snowflake_conn_id: str = "snowflake_default",
         warehouse: str | None = None,
         database: str | None = None,
@@ -83,6 +91,15 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         self.database = database
         self.schema = schema
         self.role = role
+        self.start_from_trigger = start_from_trigger and deferrable and self._is_plain()
+        if self.start_from_trigger:
+            # What the triggerer makes the trigger of. It renders those that are template fields here, too.
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls=f"{SnowMLBatchJobTrigger.__module__}.{SnowMLBatchJobTrigger.__qualname__}",
+                trigger_kwargs=self._trigger_arguments(Limits(grace=self.grace)),
+                next_method="execute_complete",
+                timeout=timedelta(seconds=float(self.timeout)),
+            )
         self._poller: Poller | None = None
         self._status: str | None = None
 
@@ -92,7 +109,8 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         with hook.open_connection():
             default = hook.default_schema()
             location = StageLocation.parse(self.job_output_location, default, what="job_output_location")
-            job = QualifiedName.parse(self.job_name, default, what="job_name") if self.job_name else None
+            name = as_text(self.job_name)
+            job = QualifiedName.parse(name, default, what="job_name") if name else None
             hook.check_internal_stage(location.stage)
         self.job_output_location, self.job_name = location.sql, job.sql if job else None
         # What has ended already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can take
@@ -112,16 +130,29 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         deadline = time.time() + float(self.timeout)
         self.defer(
             trigger=SnowMLBatchJobTrigger(
-                job_output_location=self.job_output_location,
-                job_name=self.job_name,
-                query_id=None,
-                hook_arguments=self._hook_arguments(),
-                poll_interval=float(self.poke_interval),
-                limits=asdict(Limits(deadline=deadline, grace=self.grace)),
-                cancel_on_kill=False,  # the job is not ours
+                **self._trigger_arguments(Limits(deadline=deadline, grace=self.grace))
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=float(self.timeout) + 600),
+        )
+
+    def _trigger_arguments(self, limits: Limits) -> dict[str, Any]:
+        return {
+            "job_output_location": self.job_output_location,
+            "job_name": self.job_name,
+            "query_id": None,
+            "hook_arguments": self._hook_arguments(),
+            "poll_interval": float(self.poke_interval),
+            "limits": asdict(limits),
+            "cancel_on_kill": False,  # the job is not ours
+        }
+
+    def _is_plain(self) -> bool:
+        """Whether the triggerer can be told all, as texts, and none of it about the connection a template."""
+        names = (self.job_output_location, self.job_name)
+        connection = self._hook_arguments().values()
+        return all(isinstance(value, str | None) for value in (*names, *connection)) and not any(
+            mark in value for value in connection if value for mark in ("{{", "{%")
         )
 
     def poke(self, context: Context) -> bool:
@@ -145,11 +176,15 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""
+        if event["outcome"] == UNRESOLVED:
+            self.log.info("The names are not fully qualified: the wait begins here after all.")
+            return self.execute(context)
         hook = SnowMLHook(**self._hook_arguments())
         with hook.open_connection():
             default = hook.default_schema()
             location = StageLocation.parse(self.job_output_location, default)
-            job = QualifiedName.parse(self.job_name, default) if self.job_name else None
+            name = as_text(self.job_name)
+            job = QualifiedName.parse(name, default) if name else None
             self.job_output_location, self.job_name = location.sql, job.sql if job else None
             self._judge(hook, Verdict(Outcome(event["outcome"]), event["detail"], event["status"]))
         return self._result()

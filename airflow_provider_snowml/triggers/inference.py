@@ -9,13 +9,16 @@ from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_snowml.core.batch_poller import Limits, Poller, Verdict
+from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageLocation
+from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.batch_jobs import JobsWatch, Waited, is_over, judge, kill_job
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
 from airflow_provider_snowml.triggers.shared_poll import Look, poll, poll_key, waiting
+
+UNRESOLVED = "unresolved"
 
 
 class SnowMLBatchJobTrigger(BaseEventTrigger):
@@ -25,6 +28,10 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
     the schema's jobs once and looks into those that are not (or no longer) live. It yields one event:
     ``{"outcome", "detail", "status", "job_name", "job_output_location", "query_id"}`` (see
     :class:`~airflow_provider_snowml.core.batch_poller.Verdict`).
+
+    A sensor can start here, without a worker before (``start_from_trigger``). Then the names are as its
+    templates give them; if they are not fully qualified, the one event says ``"unresolved"`` at once, and the
+    worker goes on.
 
     :param job_output_location: the job's output directory, fully qualified.
     :param job_name: the job's full name; ``None`` to wait for ``_SUCCESS`` alone.
@@ -71,9 +78,19 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
             },
         )
 
-    def shared_stream_key(self) -> Hashable:
+    def shared_stream_key(self) -> Hashable | None:
         """One poll for the same connection, schema and interval."""
-        return _key(self.serialize()[1])
+        return _key(self.serialize()[1]) if self._is_resolved() else None
+
+    def _is_resolved(self) -> bool:
+        """Whether the names say all. They are then written as Snowflake lists them."""
+        try:
+            location = StageLocation.parse(self.job_output_location)
+            job = QualifiedName.parse(self.job_name) if self.job_name is not None else None
+        except InvalidArgumentError:
+            return False
+        self.job_output_location, self.job_name = location.sql, job.sql if job is not None else None
+        return True
 
     @classmethod
     def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Look]:
@@ -100,6 +117,9 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing, where nothing shares: ``dag.test()``."""
+        if not self._is_resolved():
+            yield TriggerEvent(self._event(Verdict(Outcome.WAIT, "")) | {"outcome": UNRESOLVED})  # type: ignore[no-untyped-call]
+            return
         stream = self.open_shared_stream(self.serialize()[1])
         try:
             async for event in self.filter_shared_stream(stream):

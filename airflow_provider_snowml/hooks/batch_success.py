@@ -1,0 +1,50 @@
+"""The output directories that are complete, of jobs that need not be known."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from email.utils import parsedate_to_datetime
+
+from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
+from airflow_provider_snowml.core.names import StageLocation, literal
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.hooks.watching import KeptConnection
+
+
+def find_successes(hook: SnowMLHook, base: StageLocation) -> dict[str, float]:
+    """The directories right in another one that have ``_SUCCESS``, and when that was written, an epoch."""
+    rows = hook.rows(f"LIST {literal(base.sql)} PATTERN = '.*/{SUCCESS_FILE}'")
+    found = {}
+    for row in rows:
+        name = str(row["name"]).split("/", 1)[1].removeprefix(base.path).removesuffix(f"/{SUCCESS_FILE}")
+        if "/" not in name:
+            written = parsedate_to_datetime(str(row["last_modified"])).timestamp()
+            found[f"{base.sql}{name}/"] = written
+    return found
+
+
+class SuccessesWatch:
+    """Looks for complete outputs again and again, over one connection that it keeps and replaces when it
+    breaks.
+
+    :param hook: the hook, used by nobody else meanwhile.
+    """
+
+    def __init__(self, hook: SnowMLHook) -> None:
+        self._connection = KeptConnection(hook)
+
+    def look(self, waited: Collection[str]) -> dict[str, dict[str, float] | str]:
+        """The complete directories in each location, or why the look failed. Nothing is raised."""
+        return {location: self._look(location) for location in waited}
+
+    def _look(self, location: str) -> dict[str, float] | str:
+        try:
+            with self._connection.use() as hook:
+                base = StageLocation.parse(location, hook.default_schema(), what="output_stage_location")
+                return find_successes(hook, base)
+        except Exception as error:  # whatever it is, it may be better by the next look
+            return f"{type(error).__name__}: {error}"
+
+    def close(self) -> None:
+        """Close its connection."""
+        self._connection.close()
