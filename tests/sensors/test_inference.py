@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
+import time
 from typing import Any
 
 import pendulum
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
 
 from airflow_provider_snowml.core.batch_statement import BatchStatement
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
@@ -19,6 +27,7 @@ from airflow_provider_snowml.exceptions import (
     StageNotFoundError,
 )
 from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
+from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
 
 
 @pytest.fixture
@@ -50,10 +59,9 @@ def submitted(scoring):
 
 def sensor(job: str | None, location: str, **arguments: Any) -> SnowMLBatchSuccessSensor:
     return SnowMLBatchSuccessSensor(
-        task_id="sense",
         job_output_location=location,
         job_name=job,
-        **{"poke_interval": 0.2, "timeout": 120, **arguments},
+        **{"task_id": "sense", "poke_interval": 0.2, "timeout": 120, **arguments},
     )
 
 
@@ -134,3 +142,105 @@ def test_bad_input(scoring) -> None:
         sensor(None, "@NOPE/x").execute(CONTEXT)
     with pytest.raises(JobNotFoundError, match=r"no such job within 0\.5 s"):
         sensor("NOPE", "@ST/x", grace=0.5).execute(CONTEXT)
+
+
+def test_rescheduled_it_looks_anew_and_keeps_its_time(scoring, submitted) -> None:
+    job, location = submitted("SENSED_RESCHEDULED", 1)
+    task = sensor(job, location, mode="reschedule", poke_interval=60)
+    with pytest.raises(AirflowRescheduleException):
+        task.execute(CONTEXT)
+    sensor(job, location).execute(CONTEXT)
+    again = sensor(job, location, mode="reschedule", poke_interval=60)
+    assert again.execute(CONTEXT)["status"] == "DONE"
+
+    class Late(_TaskInstance):
+        def get_first_reschedule_date(self, *_: Any) -> Any:
+            return pendulum.now().subtract(hours=1)
+
+    nothing = sensor(None, "@ST/never", mode="reschedule", timeout=60)
+    with pytest.raises(AirflowSensorTimeout):
+        nothing.execute({"ti": Late()})
+    nothing.soft_fail = True
+    with pytest.raises(AirflowSkipException):
+        nothing.execute({"ti": Late()})
+
+
+def test_success_may_come_before_done_and_after(scoring, submitted, local_snowflake) -> None:
+    job, location = submitted("SENSED_EARLY", 60)
+    hook = scoring.hook()
+    hook.write_file(StageLocation.parse(location), "_SUCCESS", b"")
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(job, location, timeout=1).execute(CONTEXT)
+    hook.cancel_job(QualifiedName.parse(job))
+    with pytest.raises(BatchJobCancelledError):
+        sensor(job, location).execute(CONTEXT)
+
+    try:
+        local_snowflake.fault("late_success", job="SENSED_LATE", seconds=2)
+        job, location = submitted("SENSED_LATE", 0)
+        assert sensor(job, location).execute(CONTEXT)["status"] == "DONE"
+    finally:
+        local_snowflake.clear_faults()
+
+
+def test_deferred_it_times_out_as_a_sensor_does(scoring) -> None:
+    task = sensor(None, "@ST/never", deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(CONTEXT)
+    assert deferred.value.trigger.limits["deadline"] - time.time() <= 120
+    event = {"outcome": "timeout", "detail": "it took longer than allowed", "status": None}
+    for error, resumed in (
+        (AirflowSensorTimeout, {"event": event}),
+        (AirflowSensorTimeout, {"error": "Trigger timeout"}),
+    ):
+        method = "execute_complete" if "event" in resumed else "__fail__"
+        task.soft_fail = False
+        with pytest.raises(error):
+            task.resume_execution(method, dict(resumed), CONTEXT)
+        task.soft_fail = True
+        with pytest.raises(AirflowSkipException):
+            task.resume_execution(method, dict(resumed), CONTEXT)
+
+
+STARTED: dict[str, Any] = {"deferrable": True, "start_from_trigger": True}
+
+
+def test_it_starts_in_the_triggerer_where_that_can_be() -> None:
+    task = sensor("{{ params.job }}", "@DB.SC.ST/x/{{ ds }}", **STARTED)
+    assert task.start_from_trigger
+    arguments = task.start_trigger_args
+    assert arguments.timeout.total_seconds() == 120
+    assert arguments.trigger_kwargs["job_name"] == "{{ params.job }}"
+    assert arguments.trigger_kwargs["limits"]["deadline"] is None
+    json.dumps(arguments.trigger_kwargs)
+    with DAG("starts", schedule=None, start_date=pendulum.datetime(2013, 1, 1)):
+        other = sensor(None, "@DB.SC.ST/x")
+        tasks = [
+            sensor(None, "@DB.SC.ST/x", task_id="a", start_from_trigger=True),
+            sensor(other.output["job_name"], "@DB.SC.ST/x", task_id="b", **STARTED),
+            sensor(None, "@DB.SC.ST/x", task_id="c", schema="{{ params.schema }}", **STARTED),
+        ]
+    assert not any(task.start_from_trigger for task in tasks)
+
+
+def test_names_that_are_not_whole_are_left_to_the_worker(scoring, submitted) -> None:
+    job, location = submitted("SENSED_STARTED", 0)
+    sensor(job, location).execute(CONTEXT)
+    short = sensor("SENSED_STARTED", location, **STARTED)
+    for arguments, outcome in (
+        (short.start_trigger_args.trigger_kwargs, "unresolved"),
+        (short.start_trigger_args.trigger_kwargs | {"job_name": "None"}, "unresolved"),
+        (short.start_trigger_args.trigger_kwargs | {"job_name": job.lower()}, "succeeded"),
+    ):
+        trigger = SnowMLBatchJobTrigger(**arguments)
+        assert (trigger.shared_stream_key() is None) == (outcome == "unresolved")
+        event = asyncio.run(_first(trigger))
+        assert event["outcome"] == outcome
+        result = short.resume_execution("execute_complete", {"event": event}, CONTEXT)
+        assert result == {"job_output_location": location, "job_name": job, "status": "DONE"}
+
+
+async def _first(trigger: SnowMLBatchJobTrigger) -> dict[str, Any]:
+    async for event in trigger.run():
+        return dict(event.payload)
+    raise AssertionError("no event")

@@ -5,11 +5,14 @@ import importlib
 from dataclasses import asdict
 from typing import Any
 
+import pytest
 from airflow.triggers.shared_stream import SharedStreamManager
 
 from airflow_provider_snowml.core.batch_poller import Limits
+from airflow_provider_snowml.core.names import StageLocation
 from airflow_provider_snowml.exceptions import InsufficientPrivilegesError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.local.launch import LocalSnowflake
 from airflow_provider_snowml.triggers import shared_poll
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
 
@@ -146,6 +149,51 @@ def test_many_share_one_poll(scoring, monkeypatch) -> None:
     assert len(logins) == 1
     assert looked_into.count("SNOWML_LONGER") <= 3  # not while it is live
     assert not shared_poll._waiting
+
+
+@pytest.fixture
+def bad_day(local_snowflake):
+    """The local Snowflake; what is left of its faults is forgotten."""
+    yield local_snowflake
+    local_snowflake.clear_faults()
+
+
+@pytest.mark.parametrize("kind", ["expire_session", "drop_request", "refuse"])
+def test_a_shared_poll_survives_what_befalls_its_connection(scoring, bad_day, kind) -> None:
+    waited = [start(scoring, f"SNOWML_{kind}_{n}".upper(), 2) for n in range(2)]
+    bad_day.fault(kind, statement="^SHOW JOB SERVICES", skip=1, times=2)
+    limits = asdict(Limits(grace=5, max_errors=8))
+    events = asyncio.run(together(*(trigger(*one, limits=limits, poll_interval=0.3) for one in waited)))
+    assert [event["outcome"] for event in events] == ["succeeded"] * 2
+    (fault,) = bad_day.faults()
+    assert fault["seen"] > 1
+
+
+def test_a_shared_poll_survives_a_server_that_restarts(tmp_path, monkeypatch) -> None:
+    """Nothing is known but paths: with its jobs, it would be a test of the server."""
+    with LocalSnowflake(tmp_path) as snowflake:
+        monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", snowflake.airflow_connection_uri)
+        hook = SnowMLHook()
+        hook.rows("CREATE STAGE RESTARTED ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
+        with hook.open_connection():
+            schema = hook.default_schema()
+        locations = [StageLocation.parse(f"@RESTARTED/job{n}", schema) for n in range(2)]
+
+        async def restart() -> None:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(snowflake.kill)
+            await asyncio.sleep(1)
+            await asyncio.to_thread(snowflake.restart)
+            for location in locations:
+                await asyncio.to_thread(hook.write_file, location, "_SUCCESS", b"")
+
+        async def both() -> list[dict[str, Any]]:
+            limits = asdict(Limits(max_errors=1000))
+            waits = [trigger(None, location.sql, limits=limits, poll_interval=0.3) for location in locations]
+            _, events = await asyncio.gather(restart(), together(*waits))
+            return events
+
+        assert [event["outcome"] for event in asyncio.run(both())] == ["succeeded"] * 2
 
 
 def test_other_connections_schemas_and_intervals_have_their_own_poll(scoring) -> None:
