@@ -33,7 +33,7 @@ from .catalog import Catalog, Qualified
 from .containers import Containers
 from .engine import Engine
 from .faults import Faults
-from .locks import MAX_WAITERS
+from .locks import MAX_IDLE, MAX_WAITERS
 from .model_hosts import ModelHosts
 from .queries import Queries
 from .session import Session
@@ -59,6 +59,7 @@ class Account:
         self.catalog = Catalog(data_dir / "catalog.sqlite")
         self.engine = Engine(data_dir / "databases")
         self.engine.locks.max_waiters = lambda: self.faults.waiters(MAX_WAITERS)
+        self.engine.max_idle = lambda: self.faults.idle(MAX_IDLE)
         self.stages = Stages(self.catalog, data_dir / "stages")
         self.queries = Queries()
         self.faults = Faults(faults)

@@ -29,7 +29,7 @@ from .catalog import LOADED_FILES, Qualified
 from .engine_errors import translate
 from .errors import SnowflakeError, does_not_exist, unsupported
 from .grammar import quote
-from .locks import TableLocks
+from .locks import MAX_IDLE, TableLocks
 from .results import Result
 from .rewrite import TEMPORARY_SCHEMA, Rewriter, table_name
 from .types import rowtype, variants, whole_numbers
@@ -72,13 +72,16 @@ class Connection:
 
     DuckDB's own transaction begins with the first statement that needs it, after the locks are
     held: a writer that waited sees what the other one committed. ``writes`` is what the
-    transaction did so far, to do it again on a newer snapshot.
+    transaction did so far, to do it again on a newer snapshot. ``idle_since`` is when its last
+    statement ended.
     """
 
     fake: FakeSnowflakeConnection
     in_transaction: bool = False
     begun: bool = False
     writes: list[str] = field(default_factory=list)
+    session: Session | None = None
+    idle_since: float = 0.0
 
     @property
     def duck(self) -> duckdb.DuckDBPyConnection:
@@ -94,6 +97,8 @@ class Engine:
         self._lock = threading.RLock()
         self._failures: dict[str, SnowflakeError] = {}
         self.locks = TableLocks()
+        self.locks.end_if_idle = self._end_if_idle
+        self.max_idle: Callable[[], float] = lambda: MAX_IDLE
         self._fake = FakeSnow(
             create_database_on_connect=False, create_schema_on_connect=False, db_path=directory
         )
@@ -175,7 +180,7 @@ class Engine:
     def connect(self, session: Session, database: str | None, schema: str | None) -> None:
         """Open the session's connection; a database or schema that is not there is left unset."""
         with self._lock:
-            session.connection = Connection(self._fake.connect())
+            session.connection = Connection(self._fake.connect(), session=session)
         if database in self.databases():
             self.use(session, database, schema or "PUBLIC")
 
@@ -232,7 +237,8 @@ class Engine:
     # Transactions
 
     def begin(self, session: Session) -> None:
-        _connection(session).in_transaction = True
+        connection = _connection(session)
+        connection.in_transaction, connection.idle_since = True, time.monotonic()
 
     def commit(self, session: Session) -> None:
         self._end(session, "commit")
@@ -251,6 +257,19 @@ class Engine:
             connection.in_transaction = connection.begun = False
             connection.writes.clear()
             self.locks.release(connection)
+
+    def _end_if_idle(self, owner: object) -> None:
+        """Roll back a transaction that others wait for and whose client is gone."""
+        assert isinstance(owner, Connection)
+        session = owner.session
+        if session is None or not owner.in_transaction:
+            return
+        if time.monotonic() - owner.idle_since < self.max_idle() or not session.lock.acquire(blocking=False):
+            return
+        try:
+            self.rollback(session)
+        finally:
+            session.lock.release()
 
     # Statements
 
@@ -336,6 +355,7 @@ class Engine:
             if isinstance(tree, (exp.Create, exp.Drop, exp.TruncateTable)):
                 for name in _locked_tables(session, tree):
                     session.account.catalog.drop(LOADED_FILES, name)
+            connection.idle_since = time.monotonic()
             return rewriter.status(result)
 
     def _interrupt(self, connection: Connection) -> None:

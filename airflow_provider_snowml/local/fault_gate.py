@@ -64,6 +64,7 @@ class FaultGate:
             await asyncio.sleep(0.02)
         if fault.released == "carry_out":
             await self._app(scope, receive, _nowhere)
+        fault.held = False
         await _hang_up(send)
 
     def _told(self, scope: Scope, body: bytes) -> tuple[str, str]:

@@ -40,7 +40,11 @@ JOB_KINDS = BUILD_KINDS | {
     "late_success": "the job is DONE and writes _SUCCESS some seconds later",
     "lose_rows": "the job is DONE, with _SUCCESS, and some rows did not come out",
 }
-LOCK_KINDS = {"lock_waiters": "more than so many waiters for a table's lock are refused"}
+LOCK_KINDS = {
+    "lock_waiters": "more than so many waiters for a table's lock are refused",
+    "abort_idle": "a transaction that others wait for, of a client that is gone, is rolled back after so many "
+    "idle seconds instead of 300",
+}
 KINDS = REQUEST_KINDS | JOB_KINDS | LOCK_KINDS
 
 
@@ -56,7 +60,7 @@ class Fault:
         ``MODEL_BUILD_...``, are jobs that ``fail_job``, ``hang_job`` and ``slow_job`` can meet.
     :param skip: how many requests or jobs that fit are spared first.
     :param times: how many it meets then.
-    :param seconds: of ``delay``, ``slow_job`` and ``late_success``.
+    :param seconds: of ``delay``, ``slow_job``, ``late_success`` and ``abort_idle``.
     :param errno: of ``refuse``.
     :param message: of ``refuse`` and ``fail_job``.
     :param limit: of ``lock_waiters``.
@@ -74,7 +78,7 @@ class Fault:
     limit: int = 0
     id: int = 0
     seen: int = 0
-    held: bool = False
+    held: bool = False  # at this moment
     released: str = ""
 
     def meets(self) -> bool:
@@ -173,8 +177,11 @@ class Faults:
 
     def waiters(self, usual: int) -> int:
         """How many may wait for one lock."""
-        limits = [fault.limit for fault in self.all() if fault.kind in LOCK_KINDS]
-        return min([usual, *limits])
+        return min([usual, *(fault.limit for fault in self.all() if fault.kind == "lock_waiters")])
+
+    def idle(self, usual: float) -> float:
+        """After how many seconds without a statement a transaction that others wait for is rolled back."""
+        return min([usual, *(fault.seconds for fault in self.all() if fault.kind == "abort_idle")])
 
     def _first(self, kinds: dict[str, str], fits: Callable[[Fault], bool]) -> Fault | None:
         with self._lock:
@@ -205,7 +212,7 @@ def tell_fault(session: Session, text: str) -> int:
 
 @system_function("SYSTEM$SNOWML_LOCAL_FAULTS")
 def list_faults(session: Session) -> str:
-    """:return: the faults as JSON, with how often each was ``seen`` and whether it has ``held`` a request."""
+    """:return: the faults as JSON, with how often each was ``seen`` and whether it is holding (``held``) a request."""
     return json.dumps([asdict(fault) for fault in _faults(session).all()])
 
 

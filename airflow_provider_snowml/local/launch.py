@@ -111,7 +111,7 @@ class LocalSnowflake:
         return int(self._call("SYSTEM$SNOWML_LOCAL_FAULT", json.dumps({"kind": kind, **details})))
 
     def faults(self) -> list[dict[str, Any]]:
-        """What was asked for, how many requests or jobs each has ``seen``, and whether one is ``held``."""
+        """What was asked for, how many requests or jobs each has ``seen``, and whether it is holding (``held``) a request."""
         found: list[dict[str, Any]] = json.loads(self._call("SYSTEM$SNOWML_LOCAL_FAULTS"))
         return found
 

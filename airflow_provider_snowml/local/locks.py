@@ -1,23 +1,28 @@
 """Writers of one table wait for each other, as Snowflake's do.
 
 DELETE, UPDATE, MERGE, TRUNCATE and DDL lock the whole table until their transaction ends;
-INSERT does not wait. At most 20 statements may wait for one lock.
+INSERT does not wait. At most 20 statements may wait for one lock. A transaction that makes others wait
+and has been idle for five minutes, because its client is gone, is rolled back.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 from .errors import SnowflakeError
 
 MAX_WAITERS = 20
+MAX_IDLE = 300.0  # seconds
+_LOOK_AGAIN = 0.2
 
 
 class TableLocks:
     def __init__(self) -> None:
         self.max_waiters: Callable[[], int] = lambda: MAX_WAITERS
+        self.end_if_idle: Callable[[object], None] = lambda owner: None
         self._changed = threading.Condition()
         self._owners: dict[str, object] = {}
         self._waiters: Counter[str] = Counter()
@@ -51,7 +56,7 @@ class TableLocks:
                     )
                 self._waiters[table] += 1
                 try:
-                    got = self._changed.wait_for(free, timeout)
+                    got = self._wait(table, free, timeout)
                 finally:
                     self._waiters[table] -= 1
                 if not got:
@@ -64,6 +69,15 @@ class TableLocks:
             if cancelled.is_set():
                 raise SnowflakeError(604, "57014", "SQL execution canceled")
             self._owners[table] = owner
+
+    def _wait(self, table: str, free: Callable[[], bool], timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        while not free():
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
+            self.end_if_idle(self._owners[table])
+            self._changed.wait_for(free, min(left, _LOOK_AGAIN))
+        return True
 
     def release(self, owner: object) -> None:
         with self._changed:

@@ -148,6 +148,19 @@ def test_fewer_waiters_for_a_lock(faulty, client):
     client.cursor().execute("ROLLBACK")
 
 
+def test_a_transaction_whose_client_is_gone_makes_others_wait_for_a_while(faulty, client):
+    faulty.fault("abort_idle", seconds=1)
+    client.cursor().execute("INSERT INTO T VALUES (1), (2)")
+    gone = snowflake.connector.connect(**faulty.connection_parameters)
+    gone.cursor().execute("BEGIN")
+    gone.cursor().execute("DELETE FROM T WHERE A = 1")
+    assert rows(client) == 2
+    client.cursor().execute("DELETE FROM T WHERE A = 2")
+    gone.cursor().execute("ROLLBACK")
+    assert rows(client) == 1
+    gone.close()
+
+
 def test_a_killed_server_comes_back_with_what_it_had(faulty, client):
     client.cursor().execute("INSERT INTO T VALUES (1)")
     address = faulty.address
