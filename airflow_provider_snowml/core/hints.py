@@ -18,12 +18,33 @@ class Hint:
     advice: str
 
 
+# What a batch job or a service needs on each, see
+# https://docs.snowflake.com/en/sql-reference/sql/execute-inference-job-service
+# and https://docs.snowflake.com/en/user-guide/security-access-control-privileges.
+PRIVILEGES = {
+    "compute pool": "USAGE, MONITOR",
+    "schema": "USAGE, CREATE SERVICE",
+    "stage": "READ, WRITE",
+    "model": "USAGE, READ",
+    "service": "OPERATE, MONITOR",
+    "image repository": "READ, WRITE",
+    "table": "SELECT",
+    "view": "SELECT",
+}
+
 # The first that fits wins: what names its cause most exactly stands first.
 HINTS = (
+    *(
+        Hint(
+            rf"Insufficient privileges to operate on {kind} '(?P<name>[^']+)'",
+            f"The role lacks a privilege: GRANT {privileges} ON {kind.upper()} "
+            r"\g<name> TO ROLE <the task's role>.",
+        )
+        for kind, privileges in PRIVILEGES.items()
+    ),
     Hint(
         r"Insufficient privileges to operate on (?P<kind>[a-z ]+?) '(?P<name>[^']+)'",
-        "The role lacks a privilege: GRANT USAGE (to run), OPERATE (to cancel) or MONITOR (to read logs) ON "
-        r"\g<kind> \g<name> TO ROLE <the task's role>.",
+        r"The role lacks a privilege: GRANT USAGE ON \g<kind> \g<name> TO ROLE <the task's role>.",
     ),
     Hint(
         r"out ?of ?memory|OOMKilled|MemoryError|Cannot allocate memory|exit(ed)?[ _]code:? ?137|SIGKILL",
@@ -43,7 +64,7 @@ HINTS = (
     ),
     Hint(
         r"KeyError: .*column|not in index|columns are missing|feature names should match|missing column|"
-        r"column .{0,80} (is missing|not found|does not exist)",
+        r"column .{0,80} (is missing|not found|does not exist|is not in the input)",
         "The input lacks a column that the model was registered with: compare it with SHOW FUNCTIONS IN "
         "MODEL.",
     ),

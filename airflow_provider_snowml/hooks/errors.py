@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from airflow_provider_snowml.core.hints import explain_error
 from airflow_provider_snowml.exceptions import (
     InsufficientPrivilegesError,
     LockWaitersError,
@@ -42,9 +43,10 @@ def as_statement_error(error: BaseException) -> StatementError | None:
         errno = None
     kind = _BY_NUMBER.get(errno, StatementError) if errno is not None else StatementError
     message = getattr(error, "raw_msg", None) or getattr(error, "raw_message", None) or str(error)
+    hint = explain_error(message) if kind is InsufficientPrivilegesError else None
     number_text = f" ({errno:06d})" if errno is not None and errno >= 0 else ""
     return kind(
-        f"Snowflake{number_text}: {message} [query id {query or 'unknown'}].",
+        f"Snowflake{number_text}: {message} [query id {query or 'unknown'}]." + (f" {hint}" if hint else ""),
         errno=errno,
         sqlstate=state,
         query_id=query,

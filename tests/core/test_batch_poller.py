@@ -15,19 +15,73 @@ def outcomes(poller: Poller, *looks: tuple[float, Observation | str]) -> list[Ou
     ]
 
 
-@pytest.mark.parametrize("status", [*sorted(KNOWN), "NEVER_SEEN_BEFORE", None], ids=str)
-@pytest.mark.parametrize("success", [True, False])
-def test_every_status(status: str | None, success: bool) -> None:
-    expected = {
-        "FAILED": Outcome.FAILED,
-        "INTERNAL_ERROR": Outcome.FAILED,
-        "CANCELLED": Outcome.CANCELLED,
-        "DELETED": Outcome.CANCELLED,
-        "DONE": Outcome.SUCCEEDED if success else Outcome.WAIT,
-        None: Outcome.SUCCEEDED if success else Outcome.WAIT,
-    }
-    verdict = Poller(NO_LIMIT).observed(Observation(status, success), 0)
-    assert verdict.outcome is expected.get(status, Outcome.WAIT)
+# What a look means, by what it saw (rows; without a job, also how its statement is doing) and when:
+#
+#   at_first     for the first time, with no limit        after_grace  again, after the grace
+#   start_late   after the deadline for its start         late         after the deadline for its end
+#   path_only    where only _SUCCESS is waited for
+TABLE = """
+                             at_first      after_grace   start_late    late          path_only
+PENDING                      -             -             START_TIMEOUT TIMEOUT       -
+PENDING+_SUCCESS             -             -             START_TIMEOUT TIMEOUT       SUCCEEDED
+RUNNING                      -             -             -             TIMEOUT       -
+RUNNING+_SUCCESS             -             -             -             TIMEOUT       SUCCEEDED
+SUSPENDING                   -             -             -             TIMEOUT       -
+SUSPENDING+_SUCCESS          -             -             -             TIMEOUT       SUCCEEDED
+SUSPENDED                    -             -             -             TIMEOUT       -
+SUSPENDED+_SUCCESS           -             -             -             TIMEOUT       SUCCEEDED
+CANCELLING                   -             -             -             TIMEOUT       -
+CANCELLING+_SUCCESS          -             -             -             TIMEOUT       SUCCEEDED
+DELETING                     -             -             -             TIMEOUT       -
+DELETING+_SUCCESS            -             -             -             TIMEOUT       SUCCEEDED
+NEVER_SEEN_BEFORE            -             -             -             TIMEOUT       -
+NEVER_SEEN_BEFORE+_SUCCESS   -             -             -             TIMEOUT       SUCCEEDED
+DONE                         -             INCOMPLETE    -             TIMEOUT       -
+DONE+_SUCCESS                SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED
+FAILED                       FAILED        FAILED        FAILED        FAILED        -
+FAILED+_SUCCESS              FAILED        FAILED        FAILED        FAILED        SUCCEEDED
+INTERNAL_ERROR               FAILED        FAILED        FAILED        FAILED        -
+INTERNAL_ERROR+_SUCCESS      FAILED        FAILED        FAILED        FAILED        SUCCEEDED
+CANCELLED                    CANCELLED     CANCELLED     CANCELLED     CANCELLED     -
+CANCELLED+_SUCCESS           CANCELLED     CANCELLED     CANCELLED     CANCELLED     SUCCEEDED
+DELETED                      CANCELLED     CANCELLED     CANCELLED     CANCELLED     -
+DELETED+_SUCCESS             CANCELLED     CANCELLED     CANCELLED     CANCELLED     SUCCEEDED
+not_found,running            -             -             START_TIMEOUT TIMEOUT       -
+not_found,succeeded          -             LOST          START_TIMEOUT TIMEOUT       -
+not_found,failed             FAILED        FAILED        FAILED        FAILED        -
+not_found,unknown            -             LOST          START_TIMEOUT TIMEOUT       -
+not_found+_SUCCESS,running   -             -             START_TIMEOUT TIMEOUT       SUCCEEDED
+not_found+_SUCCESS,succeeded SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED
+not_found+_SUCCESS,failed    SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED
+not_found+_SUCCESS,unknown   SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED     SUCCEEDED
+"""
+WHEN: dict[str, tuple[Limits, tuple[float, ...]]] = {
+    "at_first": (Limits(grace=30), (0,)),
+    "after_grace": (Limits(grace=30), (0, 30)),
+    "start_late": (Limits(start_deadline=10), (10,)),
+    "late": (Limits(deadline=10), (10,)),
+    "path_only": (Limits(grace=0), (0, 1)),
+}
+HEAD, *ROWS = (line.split() for line in TABLE.strip().splitlines())
+CELLS = [(row[0], when, cell) for row in ROWS for when, cell in zip(HEAD, row[1:], strict=True)]
+
+
+@pytest.mark.parametrize(("saw", "when", "cell"), CELLS, ids=[f"{s}-{w}" for s, w, _ in CELLS])
+def test_the_judgement(saw: str, when: str, cell: str) -> None:
+    what, _, statement = saw.partition(",")
+    status, _, success = what.partition("+")
+    seen = Observation(
+        None if status == "not_found" else status, bool(success), Statement(statement or "unknown")
+    )
+    limits, nows = WHEN[when]
+    found = outcomes(Poller(limits, path_only=when == "path_only"), *((now, seen) for now in nows))
+    assert found[-1] is (Outcome.WAIT if cell == "-" else Outcome[cell])
+
+
+def test_the_table_is_whole() -> None:
+    rows = {row[0] for row in ROWS}
+    assert rows >= {status + success for status in KNOWN for success in ("", "+_SUCCESS")}
+    assert rows >= {f"not_found{success},{one}" for one in Statement for success in ("", "+_SUCCESS")}
 
 
 def test_unknown_status_is_waited_on_and_said() -> None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_snowml.core.hints import HINTS, explain_error
+from airflow_provider_snowml.core.hints import HINTS, PRIVILEGES, explain_error
 
 # Texts as Snowflake, Kubernetes, pip and pandas write them, and what the advice must contain.
 CASES = [
+    *(
+        (
+            f"SQL access control error:\nInsufficient privileges to operate on {kind} 'SCORING'",
+            f"GRANT {privileges} ON {kind.upper()} SCORING TO ROLE",
+        )
+        for kind, privileges in PRIVILEGES.items()
+    ),
     (
-        "SQL access control error:\nInsufficient privileges to operate on compute pool 'SCORING'",
-        "ON compute pool SCORING TO ROLE",
+        "SQL access control error:\nInsufficient privileges to operate on warehouse 'SCORING'",
+        "GRANT USAGE ON warehouse SCORING TO ROLE",
     ),
     ("Container main exited: OOMKilled", "num_workers"),
     ("The container was killed by signal 9 (SIGKILL)", "num_workers"),
@@ -38,3 +45,16 @@ def test_every_hint_has_a_case() -> None:
 def test_nothing_is_made_up() -> None:
     assert explain_error("ValueError: the model broke on purpose") is None
     assert explain_error("Job DB.SC.NAME is in state DONE already.") is None
+
+
+def test_a_statement_that_lacks_a_privilege_says_which_to_grant() -> None:
+    from snowflake.connector.errors import ProgrammingError
+
+    from airflow_provider_snowml.hooks.errors import as_statement_error
+
+    refused = ProgrammingError(
+        "Insufficient privileges to operate on stage 'ST'", errno=3001, sqlstate="42501"
+    )
+    text = str(as_statement_error(refused))
+    assert "GRANT READ, WRITE ON STAGE ST TO ROLE" in text
+    assert text.endswith("until the privilege is granted to the role.")

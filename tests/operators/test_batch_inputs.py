@@ -210,3 +210,18 @@ def test_bad_arguments_start_no_job(scoring, special_models, task_context, argum
         task.execute(task_context("bad_input"))
     with hook.open_connection():
         assert hook.list_jobs(hook.default_schema(), "SNOWML_BAD_DAY_BAD_INPUT_") == {}
+
+
+def test_a_failure_says_the_status_the_last_log_lines_and_what_to_do(scoring, task_context) -> None:
+    hook = scoring.hook()
+    with hook.open_connection():
+        data = StageLocation.parse("@ST/lacking_in", hook.default_schema())
+        hook.copy_into_location(data, "SELECT F1 FROM X")
+    task = batch(scoring, "lacking", model_name="M", function_name="predict", input_stage_location=data.sql)
+    with pytest.raises(BatchJobFailedError) as caught:
+        task.execute(task_context("lacking"))
+    text = str(caught.value)
+    assert "the job is FAILED" in text
+    assert "JobError: Column F2 that function" in text.partition("The end of its logs:")[2]
+    assert "Probably: The input lacks a column that the model was registered with" in text
+    assert text.endswith("this job is kept for inspection.")
