@@ -48,9 +48,9 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         left out.
     :param start_from_trigger: with ``deferrable``: whether the wait begins in the triggerer, so that a worker
         is needed only once it is over. The two names must then be texts, and give full names; templates are
-        fine, also of XComs. Where that cannot be (``other.output[...]``, a name without its schema, a
-        templated connection, a mapped task) the wait begins in a worker after all. ``timeout`` counts for
-        each try.
+        fine, but not of XComs, which Airflow 3.3's triggerer cannot pull. Where that cannot be (an XCom, a
+        name without its schema, a templated connection, a mapped task) the wait begins in a worker after
+        all. ``timeout`` counts for each try.
     :param snowflake_conn_id: the Airflow connection; ``warehouse``, ``database``, ``schema`` and ``role``
         override what it says.
     :raises BatchJobError: (a subclass) if the job didn't end well.
@@ -148,12 +148,15 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         }
 
     def _is_plain(self) -> bool:
-        """Whether the triggerer can be told all, as texts, and none of it about the connection a template."""
+        """Whether the triggerer can be told all, as texts that it can render."""
         names = (self.job_output_location, self.job_name)
         connection = self._hook_arguments().values()
-        return all(isinstance(value, str | None) for value in (*names, *connection)) and not any(
-            mark in value for value in connection if value for mark in ("{{", "{%")
-        )
+        if not all(isinstance(value, str | None) for value in (*names, *connection)):
+            return False
+        # Airflow 3.3's triggerer does not understand what ti.xcom_pull asks it, and never answers.
+        pulls = any("xcom" in value.lower() for value in names if value)
+        # Only what has the name of a template field is rendered there.
+        return not pulls and not any(mark in value for value in connection if value for mark in ("{{", "{%"))
 
     def poke(self, context: Context) -> bool:
         """Look once."""

@@ -219,6 +219,7 @@ def test_it_starts_in_the_triggerer_where_that_can_be() -> None:
             sensor(None, "@DB.SC.ST/x", task_id="a", start_from_trigger=True),
             sensor(other.output["job_name"], "@DB.SC.ST/x", task_id="b", **STARTED),
             sensor(None, "@DB.SC.ST/x", task_id="c", schema="{{ params.schema }}", **STARTED),
+            sensor(None, "{{ ti.xcom_pull('other')['job_output_location'] }}", task_id="d", **STARTED),
         ]
     assert not any(task.start_from_trigger for task in tasks)
 
