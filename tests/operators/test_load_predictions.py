@@ -271,6 +271,19 @@ def test_a_load_again_differs_in_run_and_time_only(scoring, output, task_context
         assert new["LOADED_AT"] > old["LOADED_AT"]
 
 
+def test_a_session_that_is_lost_half_way_changes_nothing(scoring, output, task_context, bad_day) -> None:
+    load(output(FIRST), "LOST").execute(task_context("load"))
+    count = f"SELECT COUNT(*) FROM {scoring.schema}.LOST"
+    narrow = output(FIRST + " AND ID < 10")
+    bad_day.fault("abort_idle", seconds=0.3)
+    bad_day.fault("expire_session", statement="^INSERT INTO .*LOST ", times=1)
+    with pytest.raises(Exception, match=r"(?i)session"):
+        load(narrow, "LOST").execute(task_context("load"))
+    assert scoring.hook().value(count) == 30
+    assert load(narrow, "LOST").execute(task_context("load"))["rows"] == 5
+    assert scoring.hook().value(count) == 5
+
+
 def test_columns_can_be_added(scoring, output, task_context) -> None:
     context = task_context("load")
     hook = scoring.hook()
