@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CLEAN := env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV $(shell env | sed -n 's/^\(\(AIRFLOW\|SNOWFLAKE\)_*[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down env test docs pictures lint format clean
+.PHONY: help install demo up down env test chaos docs pictures lint format clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 
 test: $(STAMP) ## Run the tests
 	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(STAMP) ## Kill every operator at every request it sends, and try again; CHAOS_ARGS=--mutations without the protections
+	$(CLEAN) $(BIN)/python tests/chaos/matrix.py $(CHAOS_ARGS)
 
 docs: $(STAMP) ## Build the documentation into docs/_build; a warning is an error
 	$(CLEAN) $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build

@@ -38,7 +38,11 @@ class FaultGate:
         body = await _whole_body(receive)
         user, statement = self._told(scope, body)
         control = _CONTROL in statement.upper()
-        fault = None if control else self._account.faults.for_request(user, statement)
+        fault = (
+            None
+            if control
+            else self._account.faults.for_request(user, statement, f"{scope['method']} {scope['path']}")
+        )
         again = _replayed(body, receive)
         if fault is None:
             await self._app(scope, again, send)
@@ -64,7 +68,7 @@ class FaultGate:
             await asyncio.sleep(0.02)
         if fault.released == "carry_out":
             await self._app(scope, receive, _nowhere)
-        fault.held = False
+        self._account.faults.forget(fault)
         await _hang_up(send)
 
     def _told(self, scope: Scope, body: bytes) -> tuple[str, str]:

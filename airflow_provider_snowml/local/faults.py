@@ -12,7 +12,7 @@ import math
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from .errors import invalid_value, unsupported
@@ -29,6 +29,7 @@ REQUEST_KINDS = {
     "expire_session": "the request finds its session gone",
     "hold": "the request waits for SYSTEM$SNOWML_LOCAL_RELEASE(id, 'drop' | 'carry_out')",
 }
+NOTE_KINDS = {"note": "nothing goes wrong; what is asked is listed as `requests` of the fault"}
 BUILD_KINDS = {
     "fail_job": "the job fails",
     "hang_job": "the job runs and does not end",
@@ -38,14 +39,18 @@ JOB_KINDS = BUILD_KINDS | {
     "partial_output": "the job's process dies when part of the output is written",
     "no_success": "the job is DONE and writes no _SUCCESS",
     "late_success": "the job is DONE and writes _SUCCESS some seconds later",
+    "late_done": "the job writes _SUCCESS and is DONE some seconds later",
     "lose_rows": "the job is DONE, with _SUCCESS, and some rows did not come out",
+}
+STATEMENT_KINDS = {
+    "slow_statement": "the statement that starts the job takes some seconds more, as for an image to be built"
 }
 LOCK_KINDS = {
     "lock_waiters": "more than so many waiters for a table's lock are refused",
-    "abort_idle": "a transaction that others wait for, of a client that is gone, is rolled back after so many "
-    "idle seconds instead of 300",
+    "abort_idle": "a transaction that others wait for and whose client is gone is rolled back after so many "
+    "seconds, not after 300",
 }
-KINDS = REQUEST_KINDS | JOB_KINDS | LOCK_KINDS
+KINDS = REQUEST_KINDS | JOB_KINDS | STATEMENT_KINDS | LOCK_KINDS | NOTE_KINDS
 
 
 @dataclass
@@ -60,7 +65,8 @@ class Fault:
         ``MODEL_BUILD_...``, are jobs that ``fail_job``, ``hang_job`` and ``slow_job`` can meet.
     :param skip: how many requests or jobs that fit are spared first.
     :param times: how many it meets then.
-    :param seconds: of ``delay``, ``slow_job``, ``late_success`` and ``abort_idle``.
+    :param seconds: of ``delay``, ``slow_job``, ``slow_statement``, ``late_success``, ``late_done`` and
+        ``abort_idle``.
     :param errno: of ``refuse``.
     :param message: of ``refuse`` and ``fail_job``.
     :param limit: of ``lock_waiters``.
@@ -78,8 +84,9 @@ class Fault:
     limit: int = 0
     id: int = 0
     seen: int = 0
-    held: bool = False  # at this moment
+    held: bool = False
     released: str = ""
+    requests: list[str] = field(default_factory=list)
 
     def meets(self) -> bool:
         """Count one that fits, and say whether it is met."""
@@ -87,7 +94,7 @@ class Fault:
         return self.skip < self.seen <= self.skip + self.times
 
 
-_TOLD = {field.name for field in fields(Fault)} - {"id", "seen", "held", "released"}
+_TOLD = {field.name for field in fields(Fault)} - {"id", "seen", "held", "released", "requests"}
 _FORMS: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "a regular expression": lambda value: isinstance(value, str) and _compiles(value),
@@ -153,19 +160,32 @@ class Faults:
         for fault in self.all():
             if fault.id == id_:
                 fault.released = how
+                if not fault.held:
+                    self.forget(fault)
+
+    def forget(self, fault: Fault) -> None:
+        with self._lock:
+            self._faults = [other for other in self._faults if other is not fault]
 
     def all(self) -> list[Fault]:
         with self._lock:
             return list(self._faults)
 
-    def for_request(self, user: str, statement: str) -> Fault | None:
-        return self._first(
-            REQUEST_KINDS,
-            lambda fault: (
-                fault.user in ("", user)
-                and (not fault.statement or bool(re.search(fault.statement, statement, re.IGNORECASE)))
-            ),
-        )
+    def for_request(self, user: str, statement: str, path: str = "") -> Fault | None:
+        """What befalls a request.
+
+        :param path: what is noted of one that has no statement.
+        """
+
+        def fits(fault: Fault) -> bool:
+            return fault.user in ("", user) and (
+                not fault.statement or bool(re.search(fault.statement, statement, re.IGNORECASE))
+            )
+
+        for note in self.all():
+            if note.kind in NOTE_KINDS and fits(note) and note.meets():
+                note.requests.append(statement or path)
+        return self._first(REQUEST_KINDS, fits)
 
     def for_job(self, name: str, kinds: dict[str, str] = JOB_KINDS) -> dict[str, Any] | None:
         """What the job's process is told.
@@ -212,7 +232,7 @@ def tell_fault(session: Session, text: str) -> int:
 
 @system_function("SYSTEM$SNOWML_LOCAL_FAULTS")
 def list_faults(session: Session) -> str:
-    """:return: the faults as JSON, with how often each was ``seen`` and whether it is holding (``held``) a request."""
+    """:return: the faults as JSON, with how often each was ``seen`` and whether a request is ``held``."""
     return json.dumps([asdict(fault) for fault in _faults(session).all()])
 
 

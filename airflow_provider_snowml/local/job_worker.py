@@ -201,6 +201,8 @@ def main(name: str) -> None:
         rows = run(spec, handler)
         if _mishap(spec) not in ("no_success", "late_success"):
             Path(spec["output"], "_SUCCESS").touch()
+        if _mishap(spec) == "late_done":
+            time.sleep(spec["fault"]["seconds"])
         log(f"Inference done, {rows} rows written")
     except BaseException as e:
         traceback.print_exc()

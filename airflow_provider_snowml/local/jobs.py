@@ -15,6 +15,7 @@ from . import compute_pools, image_builds, images, job_worker, models, services
 from .catalog import Object, Qualified
 from .containers import CANCELLED, DONE, ENDED
 from .errors import SnowflakeError, already_exists, compilation_error, invalid_value, unsupported
+from .faults import STATEMENT_KINDS
 from .grammar import Reader
 from .job_input import ENCODINGS
 from .models import Method, Model, Version
@@ -79,6 +80,8 @@ def execute_inference_job_service(session: Session, reader: Reader) -> Result:
             version=version,
             force=bool(spec["image_build"].get("force_rebuild")),
         )
+    if fault := session.account.faults.for_job(name.name, STATEMENT_KINDS):
+        services.pause(fault["seconds"])
     service = _create(session, name, pool, spec, source, model, version, method, options)
     if options.get("ASYNC", True):
         message = f"Batch inference job {name} started successfully."

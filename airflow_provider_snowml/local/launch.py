@@ -111,12 +111,12 @@ class LocalSnowflake:
         return int(self._call("SYSTEM$SNOWML_LOCAL_FAULT", json.dumps({"kind": kind, **details})))
 
     def faults(self) -> list[dict[str, Any]]:
-        """What was asked for, how many requests or jobs each has ``seen``, and whether it is holding (``held``) a request."""
+        """What was asked for, how many requests or jobs each has ``seen``, and whether one is ``held``."""
         found: list[dict[str, Any]] = json.loads(self._call("SYSTEM$SNOWML_LOCAL_FAULTS"))
         return found
 
     def release(self, fault: int, how: str) -> None:
-        """Let a held request go.
+        """Let a held request go, and forget the fault; when the request is done, it is not listed any more.
 
         :param fault: the id of a fault of kind ``hold``.
         :param how: ``drop`` or ``carry_out``.

@@ -148,6 +148,14 @@ def test_fewer_waiters_for_a_lock(faulty, client):
     client.cursor().execute("ROLLBACK")
 
 
+def test_what_is_asked_is_noted(faulty, client):
+    fault = faulty.fault("note", user="CLIENT", times=100)
+    client.cursor().execute("SELECT 42")
+    snowflake.connector.connect(**{**faulty.connection_parameters, "user": "CLIENT"}).close()
+    (noted,) = [it["requests"] for it in faulty.faults() if it["id"] == fault]
+    assert noted == ["SELECT 42", "POST /session/v1/login-request", "POST /session"]
+
+
 def test_a_transaction_whose_client_is_gone_makes_others_wait_for_a_while(faulty, client):
     faulty.fault("abort_idle", seconds=1)
     client.cursor().execute("INSERT INTO T VALUES (1), (2)")
@@ -228,6 +236,7 @@ def test_the_bad_days_of_jobs(faulty, scored):
         "PARTIAL_OUTPUT": ("FAILED", 20, False),
         "NO_SUCCESS": ("DONE", 40, False),
         "LATE_SUCCESS": ("DONE", 40, True),
+        "LATE_DONE": ("DONE", 40, True),
         "LOSE_ROWS": ("DONE", 20, True),
         "GOOD_DAY": ("DONE", 40, True),
     }

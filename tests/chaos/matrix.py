@@ -1,0 +1,240 @@
+"""The crash matrix: every operator is killed at every request that Snowflake sees of it, and tried again.
+
+A crash point is the n-th request. The server holds it, the process is killed with SIGKILL, and the request is
+dropped (the crash came before it) or carried out (after it). Then Airflow's next process does its work, and
+what is there must be so as if nothing had happened.
+
+    python tests/chaos/matrix.py                    # everything
+    python tests/chaos/matrix.py batch load         # some
+    python tests/chaos/matrix.py --mutations        # with the engine's protections taken out, one at a time
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+
+if __name__ == "__main__":  # Airflow reads these when it is imported
+    os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="snowml-chaos-"))
+    os.environ |= {"AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+
+import subjects
+from lives import MANY, Control, Crash, Life, Processes
+from mutations import MUTATIONS
+from subjects import SCHEMA, SLOTS, SUBJECTS, Subject
+
+from airflow_provider_snowml.local import LocalSnowflake
+
+TELLING = ("EXECUTE INFERENCE JOB SERVICE", "PUT", "INSERT", "COMMIT")  # what a statement starts with
+
+
+@dataclass
+class Case:
+    """One life with one crash in it.
+
+    :param subject: a key of ``SUBJECTS``.
+    :param crash: where it dies; None for a life without.
+    :param request: what was asked at that point in a life without a crash.
+    """
+
+    subject: str
+    crash: Crash | None = None
+    request: str = ""
+    name: str = ""
+    crashed: bool = False
+    violations: list[str] = field(default_factory=list)
+    requests: dict[str, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if self.crash is None:
+            return f"{self.subject}, without a crash"
+        where = f"request {self.crash.request} of {self.crash.phase} ({' '.join(self.request.split())[:90]})"
+        return f"{self.subject}, {where}, {self.crash.how}"
+
+
+class Matrix:
+    """A local Snowflake with faults, a prepared process, and the cases that are run with them."""
+
+    def __init__(self, control: Control, processes: Processes, directory: Path) -> None:
+        self.control, self._processes, self._directory = control, processes, directory
+        self._numbers = itertools.count(1)
+        self._clean: dict[str, Case] = {}
+        self._slots: SimpleQueue[int] = SimpleQueue()
+        for slot in range(SLOTS):
+            self._slots.put(slot)
+
+    def run(self, case: Case, mutation: str | None = None) -> Case:
+        """Live a case, and note what is not as it must be."""
+        slot = self._slots.get()
+        try:
+            case.name = f"C{next(self._numbers):04d}"
+            subject = SUBJECTS[case.subject](case.name, self.control, slot)
+            self._live(case, subject, mutation)
+        finally:
+            self._slots.put(slot)
+        return case
+
+    def run_all(self, cases: Iterable[Case], mutation: str | None = None) -> Iterator[Case]:
+        """Live several, a few at once."""
+        with ThreadPoolExecutor(SLOTS) as threads:
+            yield from threads.map(lambda case: self.run(case, mutation), cases)
+
+    def points(self, subject: str) -> list[Case]:
+        """A case for each request of a life without a crash, and each of the two ways."""
+        if SUBJECTS[subject].bad_day:
+            return [Case(subject)]
+        subject_of = SUBJECTS[subject].points_of or subject
+        if subject_of not in self._clean:
+            clean = self._clean[subject_of] = self.run(Case(subject_of))
+            if clean.violations:
+                raise AssertionError(f"{clean}: {clean.violations}")
+        return [
+            Case(subject, Crash(phase, number, how), request)
+            for phase, requests in self._clean[subject_of].requests.items()
+            for number, request in enumerate(requests, 1)
+            for how in ("drop", "carry_out")
+        ]
+
+    def _live(self, case: Case, subject: Subject, mutation: str | None) -> None:
+        subject.before()
+        life = Life(
+            name=case.name,
+            operator=subject.operator,
+            arguments=subject.arguments(),
+            processes=self._processes,
+            control=self.control,
+            connection=self.control.connection_of(case.name),
+            directory=self._directory / case.name,
+            crash=case.crash,
+            cleared=subject.cleared,
+            after_crash=subject.after_crash,
+            retries=subject.retries,
+            mutation=mutation,
+        )
+        end = life.run()
+        case.requests, case.crashed = life.requests, life.crashed
+        if subject.failure and end.get("error") == subject.failure:
+            case.violations = subject.violations_of_failure()
+        elif "error" in end:
+            case.violations = [f"the task failed: {end['error']}: {end['text'][:1000]}"]
+        elif subject.failure:
+            case.violations = [f"the task did not fail with {subject.failure}: {end['xcom']}"]
+        else:
+            case.violations = subject.violations(end["xcom"])
+
+
+@contextlib.contextmanager
+def controlled(directory: Path) -> Iterator[Control]:
+    """A local Snowflake with what the subjects need, for a ``with`` block."""
+    from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with LocalSnowflake(directory / "snowflake", faults=True) as snowflake:
+        os.environ["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"] = snowflake.airflow_connection_uri
+        SnowMLHook().rows(f"CREATE SCHEMA {SCHEMA}")
+        with (directory / "prepare.log").open("w") as log, contextlib.redirect_stderr(log):
+            subjects.prepare(SnowMLHook(schema=SCHEMA.split(".")[1]))
+        with contextlib.closing(Control(snowflake, SCHEMA.split(".")[1])) as control:
+            yield control
+
+
+@contextlib.contextmanager
+def matrix(control: Control, directory: Path) -> Iterator[Matrix]:
+    """A matrix with its prepared process, for a ``with`` block."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Processes(directory)) as processes:
+        yield Matrix(control, processes, directory / "lives")
+
+
+def sample(cases: Sequence[Case], *, few: bool = False) -> list[Case]:
+    """Some of a subject's cases: where it matters most, the first and the last of each process, and between.
+
+    :param few: both ways only where it matters most, and elsewhere by turns.
+    """
+    chosen = []
+    if len(cases) == 1:
+        return list(cases)
+    for _, group in itertools.groupby(cases, lambda case: case.crash.phase):
+        points = list(group)
+        last = points[-1].crash.request
+        telling = {case.crash.request for case in points if case.request.startswith(TELLING)}
+        other = {1, last} if few else {1, last // 3, last // 2, 2 * last // 3, last}
+        for case in points:
+            number, how = case.crash.request, case.crash.how
+            by_turn = how == ("drop", "carry_out")[number % 2]
+            if number in telling or (number in other and (by_turn or not few)):
+                chosen.append(case)
+    return chosen
+
+
+def report(title: str, cases: Sequence[Case], *, verbose: int = MANY) -> int:
+    """Print a line, and the first violations; how many cases have one."""
+    bad = [case for case in cases if case.violations]
+    points = len({(case.crash.phase, case.crash.request) for case in cases if case.crash})
+    crashed = sum(case.crashed for case in cases)
+    print(f"{title:42} {points:8} {len(cases):8} {crashed:8} {len(bad):10}", flush=True)
+    for case in bad[:verbose]:
+        print(f"    {case.name}: {case}: {'; '.join(case.violations)}", flush=True)
+    return len(bad)
+
+
+def mutate(it: Matrix, names: Sequence[str], *, whole: bool) -> bool:
+    """Take protections out, one at a time; whether the matrix notices each."""
+    points: dict[str, list[Case]] = {}
+    noticed = []
+    for name in names:
+        cases = []
+        for subject in MUTATIONS[name].subjects:
+            if subject not in points:
+                points[subject] = it.points(subject)
+            cases += [
+                replace(case, violations=[])
+                for case in (points[subject] if whole else sample(points[subject]))
+            ]
+        cases = list(it.run_all(cases, name))
+        noticed.append(report(f"{name} ({', '.join(MUTATIONS[name].subjects)})", cases, verbose=1) > 0)
+    return all(noticed)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("subjects", nargs="*", choices=[[], *SUBJECTS], help="all if left out")
+    parser.add_argument("--sample", action="store_true", help="a few crash points of each")
+    parser.add_argument(
+        "--mutations", nargs="*", help="take these protections out, one at a time; all if none is named"
+    )
+    parser.add_argument("--directory", type=Path, help="where it keeps what it makes")
+    told = parser.parse_args(arguments)
+    names = told.subjects or list(SUBJECTS)
+    with contextlib.ExitStack() as stack:
+        directory = told.directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        control = stack.enter_context(controlled(directory))
+        it = stack.enter_context(matrix(control, directory))
+        begin = time.monotonic()
+        print(f"{'':42} {'requests':>8} {'cases':>8} {'crashes':>8} {'violations':>10}", flush=True)
+        bad = total = 0
+        if told.mutations is not None:
+            return 0 if mutate(it, told.mutations or list(MUTATIONS), whole=not told.sample) else 1
+        for name in names:
+            points = it.points(name)
+            cases = list(it.run_all(sample(points) if told.sample else points))
+            bad += report(name, cases)
+            total += len(cases)
+        print(f"{total} cases, {bad} violations, {time.monotonic() - begin:.0f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
