@@ -13,7 +13,7 @@ from airflow_provider_snowml.core.batch_job import ENDED, JobManifest, JobOwner,
 
 SCHEMA = "SNOWML.CHAOS"
 DAY, OTHER_DAY = "2013-06-01", "2013-06-02"
-RUN_ID = "scheduled__2013-06-01"
+RUN_ID = "chaos__2013-06-01"
 THRESHOLDS = {"V1": 20, "V2": 40}  # a version's prediction says whether F1 is greater
 SLOTS = 2  # how many cases may run at once; each has its own model, whose default version changes
 

@@ -56,4 +56,4 @@ def test_a_server_that_is_killed_and_comes_back_ends_no_wait(chaos) -> None:
 def test_the_matrix_notices_a_protection_that_is_gone(chaos, name) -> None:
     """The others: ``make chaos CHAOS_ARGS=--mutations``."""
     subject = MUTATIONS[name].subjects[0]
-    assert live(chaos, sample(chaos.points(subject), few=True), name) != []
+    assert live(chaos, sample(chaos.points(subject, name), few=True), name) != []

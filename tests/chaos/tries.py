@@ -54,7 +54,7 @@ def context_of(told: dict[str, Any]) -> dict[str, Any]:
     ti = SimpleNamespace(
         dag_id="chaos",
         task_id=told["arguments"]["task_id"],
-        run_id="scheduled__2013-06-01",
+        run_id="chaos__2013-06-01",
         map_index=-1,
         try_number=told["try_number"],
         max_tries=3,
