@@ -6,10 +6,14 @@ key and no logical date. So any stretch of days is scored, or scored again, by::
     airflow backfill create --dag-id flight_delays_score --from-date 2013-01-28 --to-date 2013-02-03T23:00 \\
         --max-active-runs 3 --dag-run-conf '{"version": "V20130128"}'
 
-It is well to name the version in a backfill: ``default`` may move while the backfill runs. One day by hand,
-in one process and without a scheduler::
+It is well to name the version in a backfill: ``default`` may move while the backfill runs. With
+``--reprocess-behavior completed`` days that have been scored are scored again, and replaced. One day by
+hand::
 
-    airflow dags test flight_delays_score --conf '{"day": "2013-01-28"}'
+    airflow dags trigger flight_delays_score --conf '{"day": "2013-01-28"}'
+
+With ``test`` for ``trigger`` it runs in one process and without a scheduler. (Airflow 3.3.2 ends that with an
+error of its own after the last task, as for any DAG with a deadline.)
 
 Cancelled flights are scored as well: an hour before departure nobody knows. They never arrive, so nothing
 says later whether the prediction was right, and no measure counts them.
@@ -19,17 +23,37 @@ says later whether the prediction was right, and no measure counts them.
 
 from __future__ import annotations
 
+import logging
 from datetime import date, datetime, timedelta
+from typing import Any
 
-from airflow.sdk import CronPartitionTimetable, Param, dag, task
+from airflow.sdk import (
+    Asset,
+    CronPartitionTimetable,
+    DeadlineAlert,
+    DeadlineReference,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    SyncCallback,
+    dag,
+    task,
+)
 from pendulum import timezone
 
+from airflow_provider_snowml.exceptions import (
+    InsufficientPrivilegesError,
+    InvalidArgumentError,
+    LockWaitersError,
+    NotFoundError,
+)
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.inference import (
     SnowMLBatchInferenceOperator,
+    SnowMLCleanUpBatchOperator,
     SnowMLLoadPredictionsOperator,
 )
-from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
 
 NEW_YORK = timezone("America/New_York")
 
@@ -48,6 +72,32 @@ SETUP = [
 # task makes sure that it is a day and nothing else.
 DAY = "{{ partition_key or params.day }}"
 
+# Each loaded day is an event of this asset, with the day as its partition key: a DAG that is scheduled on it
+# knows which day has come, or come anew.
+predictions = Asset("flight_delay_predictions")
+
+# By type: what nobody but a human can mend is not tried again, and a busy table is left in peace for a while.
+# Anything else, a worker that died for one, has the `retries` below.
+RETRY_POLICY = ExceptionRetryPolicy(
+    rules=[
+        RetryRule([InvalidArgumentError, NotFoundError, InsufficientPrivilegesError], RetryAction.FAIL),
+        RetryRule(LockWaitersError, RetryAction.RETRY, retry_delay=timedelta(minutes=1)),
+    ]
+)
+
+
+def say_that_it_is_late(context: dict[str, Any]) -> None:
+    """What happens when a run misses its deadline: yours would call somebody, with a notifier."""
+    run, deadline = context["dag_run"], context["deadline"]
+    logging.getLogger(__name__).warning(
+        "%s is not done by %s.", run["partition_key"] or run["dag_run_id"], deadline["deadline_time"]
+    )
+
+
+def describe_event(context: Any, result: dict[str, Any]) -> None:
+    """What the asset's event says besides the day."""
+    context["outlet_events"][predictions].extra = {key: result[key] for key in ("rows", "model", "version")}
+
 
 @dag(
     # Half past midnight in New York, for the day that has just ended: hence the offset.
@@ -59,7 +109,13 @@ DAY = "{{ partition_key or params.day }}"
         "day": Param(None, type=["null", "string"], format="date", description="If there is no partition"),
         "version": Param("default", type="string", description="Model version or alias"),
     },
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
+    default_args={"retries": 3, "retry_delay": timedelta(seconds=10), "retry_policy": RETRY_POLICY},
+    # A partition has no logical date: the clock starts when the run is queued, in a backfill all at once.
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=3),
+        callback=SyncCallback(say_that_it_is_late),
+    ),
     tags=["example", "snowml"],
 )
 def flight_delays_score():
@@ -69,7 +125,9 @@ def flight_delays_score():
         try:
             date.fromisoformat(day)
         except ValueError:
-            raise ValueError(f"{day!r} is no day: give the run a partition key or the Param day.") from None
+            raise InvalidArgumentError(
+                f"{day!r} is no day: give the run a partition key or the Param day."
+            ) from None
         SnowMLHook().run(SETUP)
         return day
 
@@ -87,17 +145,6 @@ def flight_delays_score():
         max_active_tis_per_dag=2,  # the pool has one node: a backfill must not queue up thirty jobs in it
     )
 
-    # The operator has waited for `_SUCCESS` already. The sensor is for whoever did not start the job; here it
-    # shows how: it fails at once when the job has failed, instead of waiting for a file that won't come.
-    scored = SnowMLBatchSuccessSensor(
-        task_id="scored",
-        job_output_location=score.output["job_output_location"],
-        job_name=score.output["job_name"],
-        deferrable=True,
-        poke_interval=5,
-        timeout=600,
-    )
-
     # The table has the query's columns, the predictions, and where each row came from.
     load = SnowMLLoadPredictionsOperator(
         task_id="load",
@@ -106,9 +153,16 @@ def flight_delays_score():
         replace_column="FLIGHT_DATE",
         replace_value=DAY,
         expected_rows=score.output["output_rows"],
+        outlets=[predictions],
+        post_execute=describe_event,
     )
 
-    prepare(DAY) >> score >> scored >> load
+    # What lies in the stage is not needed any more once it is loaded.
+    clean_up = SnowMLCleanUpBatchOperator(
+        task_id="clean_up", job_output_location=score.output["job_output_location"]
+    )
+
+    prepare(DAY) >> score >> load >> clean_up.as_teardown(setups=score)
 
 
 flight_delays_score()

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+AirflowSettings = dict[str, dict[str, object]]  # Airflow's, by section
+
 _TRIES = 5
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 # A proxy that is set for the internet has no business between processes of one machine.
@@ -161,7 +163,7 @@ def airflow_environment(
     ports: Sequence[int],
     secret: str,
     parallelism: int,
-    settings: dict[str, dict[str, object]] | None = None,
+    settings: AirflowSettings | None = None,
 ) -> dict[str, str]:
     """What Airflow's processes, and any ``airflow`` command about them, run with.
 
@@ -174,7 +176,7 @@ def airflow_environment(
     """
     port, worker_logs, trigger_logs = ports
     url = f"http://127.0.0.1:{port}"
-    all_settings: dict[str, dict[str, object]] = {
+    all_settings: AirflowSettings = {
         "api": {"base_url": url, "host": "127.0.0.1", "port": port, "workers": 1, "secret_key": secret},
         "api_auth": {"jwt_secret": secret},
         "core": {
@@ -187,12 +189,12 @@ def airflow_environment(
         # SQLite's five seconds are not enough for all these processes on a busy machine.
         "database": {"sql_alchemy_conn": f"sqlite:///{home}/airflow.db?timeout=60"},
         "logging": {"worker_log_server_port": worker_logs, "trigger_log_server_port": trigger_logs},
-        # How long a worker may take to notice that its task has ended.
-        "workers": {"min_heartbeat_interval": 1},
+        # How long a worker may take to notice that its task has ended; and to wait for an API server that is
+        # busy, before it takes the task for failed.
+        "workers": {"min_heartbeat_interval": 1, "execution_api_timeout": 60},
         "scheduler": {"scheduler_idle_sleep_time": 0.5},
     }
-    for section, further in (settings or {}).items():
-        all_settings[section] = all_settings.get(section, {}) | further
+    all_settings = merged(all_settings, settings or {})
     variables = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     variables |= {
         f"AIRFLOW__{s.upper()}__{k.upper()}": str(v) for s, of in all_settings.items() for k, v in of.items()
@@ -204,14 +206,29 @@ def airflow_environment(
     }
 
 
+def merged(one: AirflowSettings, other: AirflowSettings) -> AirflowSettings:
+    """Airflow's settings of both; the other's where both have one."""
+    return {section: one.get(section, {}) | other.get(section, {}) for section in {**one, **other}}
+
+
 @contextlib.contextmanager
-def airflow(home: Path, dags: Path, *, parallelism: int, environment: dict[str, str]) -> Iterator[Airflow]:
+def airflow(
+    home: Path,
+    dags: Path,
+    *,
+    parallelism: int,
+    environment: dict[str, str],
+    settings: AirflowSettings | None = None,
+    preload: Sequence[str] = (),
+) -> Iterator[Airflow]:
     """Start Airflow; at the end, whatever happened, end every process that was started.
 
     :param home: an empty directory for its database and logs.
     :param dags: the DAG folder.
     :param parallelism: how many tasks run at once.
     :param environment: variables for its processes beside the present ones.
+    :param settings: of Airflow's, by section, beside those that are needed here.
+    :param preload: modules that its processes load first. Tasks are forked, and need not load them again.
     """
     ports = free_ports(3)
     variables = airflow_environment(
@@ -220,9 +237,14 @@ def airflow(home: Path, dags: Path, *, parallelism: int, environment: dict[str, 
         ports=ports,
         secret=secrets.token_hex(),
         parallelism=parallelism,
-        settings={"core": {"dags_are_paused_at_creation": False, "simple_auth_manager_all_admins": True}},
+        settings=merged(
+            {"core": {"dags_are_paused_at_creation": False, "simple_auth_manager_all_admins": True}},
+            settings or {},
+        ),
     )
     running = Airflow(home, variables | environment, f"http://127.0.0.1:{ports[0]}")
+    (home / "config").mkdir()
+    (home / "config" / "airflow_local_settings.py").write_text("".join(f"import {it}\n" for it in preload))
     try:
         running.command("db", "migrate")
         for component in COMPONENTS:

@@ -229,7 +229,24 @@ def service_lines(connection: Any, compared: dict[str, Any]) -> list[str]:
     ]
 
 
-def summary(connection: Any, version: str, compared: dict[str, Any], progress: Progress) -> list[str]:
+def clean_up_lines(connection: Any, events: list[dict[str, Any]]) -> list[str]:
+    """Which days were told of, and that nothing is left of the jobs that scored them."""
+    left = connection.cursor().execute("LIST @FLIGHT_DELAYS_SCORES").fetchall()
+    if left:
+        raise DagFailed(f"Batch jobs have left files: {left}")
+    days = sorted(str(event["partition_key"]) for event in events)
+    if len(days) != SCORE["runs"]:
+        raise DagFailed(f"Not one event of the asset per day: {days}")
+    return [f"  Each day an event of the asset, {days[0]} to {days[-1]}; the jobs' files are removed"]
+
+
+def summary(
+    connection: Any,
+    version: str,
+    events: list[dict[str, Any]],
+    compared: dict[str, Any],
+    progress: Progress,
+) -> list[str]:
     """What came out, for a person."""
     lines = ["", "Model FLIGHT_DELAYS: will a flight arrive more than 15 minutes late?"]
     lines.append(f"  {'version':12}{'trained on':>12}{'AUC held out':>14}{'Brier':>8}")
@@ -253,6 +270,7 @@ def summary(connection: Any, version: str, compared: dict[str, Any], progress: P
     incomplete = [str(day) for day, flights, predictions, *_ in days if flights != predictions]
     if incomplete or len(days) != SCORE["runs"]:
         raise DagFailed("\n".join([*lines, f"Not one prediction per flight on: {incomplete or 'all days'}"]))
+    lines += clean_up_lines(connection, events)
     lines += monitor_lines(connection, version)
     lines += service_lines(connection, compared)
     lines += ["", "Wall time"]
@@ -277,6 +295,7 @@ def run(directory: Path, progress: Progress) -> list[str]:
                         DAGS,
                         parallelism=4,
                         environment={"AIRFLOW_CONN_SNOWFLAKE_DEFAULT": local.airflow_connection_uri},
+                        preload=["snowflake.connector", "airflow_provider_snowml.operators.inference"],
                     )
                 )
                 running.wait_for_dags(DAG_IDS, timeout=180)
@@ -294,6 +313,7 @@ def run(directory: Path, progress: Progress) -> list[str]:
                 conf = json.dumps({"version": version})
                 backfill(running, "flight_delays_score", SCORE, "--dag-run-conf", conf, max_active_runs=4)
                 follow(running, "flight_delays_score", int(SCORE["runs"]), progress)
+                events = running.get("assets/events?source_dag_id=flight_delays_score")["asset_events"]
 
             with progress.part(f"Serving {version}, and comparing its answers with the warehouse's"):
                 run = running.post("dags/flight_delays_serve/dagRuns", {"logical_date": None})
@@ -301,7 +321,7 @@ def run(directory: Path, progress: Progress) -> list[str]:
                 tasks = f"dags/flight_delays_serve/dagRuns/{quote(run['dag_run_id'])}/taskInstances"
                 compared = running.get(f"{tasks}/compare/xcomEntries/return_value")["value"]
             progress.say("Stopping Airflow")
-        lines = summary(connection, version, compared, progress)
+        lines = summary(connection, version, events, compared, progress)
         progress.say("Stopping the local Snowflake")
     return lines
 

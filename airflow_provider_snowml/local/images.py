@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 _DEFAULT = "snowflake/images/snowflake_images"  # Snowflake's own, where none is named
 
 
-def image_name(session: Session, repository: str | None, version: Version) -> str:
-    """:param repository: the name of an image repository, which must be there; None: the default."""
+def image_name(
+    session: Session, repository: str | None, version: Version, kind: str = "model-inference"
+) -> str:
+    """The path of a version's image.
+
+    :param repository: the name of an image repository, which must be there; None: the default.
+    :param kind: what it runs.
+    """
     path = _DEFAULT
     if repository:
         found = session.account.catalog.get("IMAGE REPOSITORY", session.resolve(parse_name(repository)))
         path = "/".join(found.name).lower()
-    return f"/{path}/model-inference:{version.id}"
+    return f"/{path}/{kind}:{version.id}"
 
 
 def is_built(account: Account, version: Version, image: str) -> bool:

@@ -70,16 +70,16 @@ def execute_inference_job_service(session: Session, reader: Reader) -> Result:
             f"Engine VLLM needs a function with OpenAI's chat signature; {method.target_method} of model"
             f" {model.name} has no messages."
         )
-    if spec["image_build"]:
-        image_builds.ensure(
-            session,
-            name,
-            pool=pool,
-            image=images.image_name(session, spec["image_build"].get("image_repo"), version),
-            model=model,
-            version=version,
-            force=bool(spec["image_build"].get("force_rebuild")),
-        )
+    build = spec["image_build"]
+    image_builds.ensure(
+        session,
+        name,
+        pool=pool,
+        image=images.image_name(session, build.get("image_repo"), version, "batch-inference"),
+        model=model,
+        version=version,
+        force=bool(build.get("force_rebuild")),
+    )
     if fault := session.account.faults.for_job(name.name, STATEMENT_KINDS):
         services.pause(fault["seconds"])
     service = _create(session, name, pool, spec, source, model, version, method, options)

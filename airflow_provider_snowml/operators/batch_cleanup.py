@@ -104,12 +104,21 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         tasks = sorted(self.upstream_task_ids)
         if not tasks:
             return
-        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=tasks, run_ids=[ti.run_id])
-        others = {task: state for task, state in states.get(ti.run_id, {}).items() if state != "success"}
+        states = self._states(ti, tasks)
+        others = {task: state for task, state in states.items() if state != "success"}
         if others:
             raise AirflowSkipException(
                 f"Nothing is removed, since not all before it succeeded: {_listed(others)}."
             )
+
+    @staticmethod
+    def _states(ti: Any, tasks: list[str]) -> dict[str, str | None]:
+        asked: dict[str, Any] = {"dag_id": ti.dag_id, "task_ids": tasks, "run_ids": [ti.run_id]}
+        if ti.map_index >= 0:  # in a mapped task group only those count that were mapped with it
+            own = ti.get_task_states(map_index=ti.map_index, **asked).get(ti.run_id, {})
+            if len(own) == len(tasks):
+                return dict(own)
+        return dict(ti.get_task_states(**asked).get(ti.run_id, {}))
 
     def _one_job(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
         location = StageLocation.parse(

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pendulum
 import pytest
 
+from airflow_provider_snowml import exceptions
+
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
-NAMES = ["flight_delays_load", "flight_delays_retrain", "flight_delays_score", "flight_delays_serve"]
+NAMES = [
+    "flight_delays_load",
+    "flight_delays_retrain",
+    "flight_delays_score",
+    "flight_delays_score_by_airport",
+    "flight_delays_serve",
+]
 
 
 def test_each_example_is_a_dag(dags):
@@ -28,7 +37,7 @@ def test_parsing_loads_no_client_and_no_data_library(name):
 
 def test_nothing_runs_for_today(dags):
     flown = pendulum.datetime(2014, 2, 1)
-    for name in ("flight_delays_retrain", "flight_delays_score"):
+    for name in ("flight_delays_retrain", "flight_delays_score", "flight_delays_score_by_airport"):
         assert dags[name].end_date < flown
         assert not dags[name].catchup
     assert dags["flight_delays_load"].schedule is None
@@ -74,16 +83,53 @@ def test_a_promoted_week_that_runs_again_keeps_its_champion(dags):
 
 def test_scoring_is_a_chain_over_one_day(dags):
     dag = dags["flight_delays_score"]
-    assert [task.task_id for task in dag.topological_sort()] == ["prepare", "score", "scored", "load"]
+    assert [task.task_id for task in dag.topological_sort()] == ["prepare", "score", "load", "clean_up"]
     assert dag.get_task("score").deferrable
     assert dag.get_task("score").max_active_tis_per_dag == 2
-    assert dag.get_task("scored").deferrable
     assert dag.get_task("load").replace_column == "FLIGHT_DATE"
+    # A load that failed leaves what it would load, and a clean-up that failed fails no run.
+    assert dag.get_task("clean_up").is_teardown
+    assert "load" in dag.get_task("clean_up").upstream_task_ids
+    assert not dag.get_task("clean_up").on_failure_fail_dagrun
+
+
+@pytest.mark.parametrize(
+    ("error", "action", "seconds"),
+    [
+        (exceptions.InvalidNameError("x"), "fail", None),
+        (exceptions.ModelVersionNotFoundError("x"), "fail", None),
+        (exceptions.InsufficientPrivilegesError("x"), "fail", None),
+        (exceptions.LockWaitersError("x"), "retry", 60),
+        (exceptions.BatchJobFailedError("x"), "default", None),
+        (OSError("x"), "default", None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_a_retry_cannot_mend_is_not_tried_again(dags, error, action, seconds):
+    for task in dags["flight_delays_score"].tasks:
+        decision = task.retry_policy.evaluate(error, 1, task.retries)
+        assert decision.action.value == action
+        assert decision.retry_delay == (timedelta(seconds=seconds) if seconds else None)
+
+
+def test_scoring_by_airport_is_a_warm_up_and_a_mapped_chain(dags):
+    dag = dags["flight_delays_score_by_airport"]
+    assert [task.task_id for task in dag.topological_sort()] == [
+        "prepare",
+        "warm_up",
+        "airport.slice_of",
+        "airport.score",
+        "airport.load",
+        "airport.clean_up",
+        "sweep",
+    ]
+    assert dag.get_task("warm_up").max_active_tis_per_dag == 1
+    assert dag.get_task("airport.slice_of").trigger_rule == "none_failed"
 
 
 @pytest.mark.parametrize("day", ["None", "yesterday", "2013-02-30"])
 def test_scoring_refuses_what_is_no_day(dags, day):
-    with pytest.raises(ValueError, match="is no day"):
+    with pytest.raises(exceptions.InvalidArgumentError, match="is no day"):
         dags["flight_delays_score"].get_task("prepare").python_callable(day)
 
 

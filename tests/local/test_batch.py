@@ -203,6 +203,10 @@ def test_wait_for(session, place):
 
 
 def test_show_list_and_delete(session, place):
+    wait_for(session, sleeping_job(session, place, "J0"), "RUNNING")  # the image is built
+    delete_job(f"{place}.J0", session=session)
+    for build in session.sql(f"SHOW JOB SERVICES IN SCHEMA {place}").collect():
+        session.sql(f"DROP SERVICE {place}.{build['name']}").collect()
     job = sleeping_job(session, place, "JS")
     for show in ("SHOW SERVICES", "SHOW JOB SERVICES"):
         (shown,) = session.sql(f"{show} IN SCHEMA {place} STARTS WITH 'JS'").collect()
@@ -433,3 +437,26 @@ def _small_job(name: str, seconds: int) -> str:
         " WITH SPECIFICATION 'output: {stage_location: ''@SNOWML.PUBLIC.ST/out''}'"
         f" FROM (SELECT {seconds}::FLOAT AS SECONDS) MODEL = SNOWML.PUBLIC.M NAME = SNOWML.PUBLIC.{name}"
     )
+
+
+def test_an_image_is_built_once_for_all_jobs_of_a_version(session, place):
+    def builds() -> list:
+        return session.sql(f"SHOW JOB SERVICES LIKE 'MODEL_BUILD_%' IN SCHEMA {place}").collect()
+
+    def spec(build: str) -> str:
+        return (
+            f"WITH SPECIFICATION 'output:\n  stage_location: \\'@{place}.ST/out/\\'\n"
+            f"image_build: {{{build}}}\n'"
+        )
+
+    session.sql(statement(place, "J1", spec=spec("force_rebuild: true"))).collect()
+    (first,) = builds()
+    assert first["status"] == "DONE"  # the statement waits for it
+    session.sql(statement(place, "J2")).collect()
+    assert len(builds()) == 1
+    session.sql(f"CREATE IMAGE REPOSITORY {place}.REPO").collect()
+    session.sql(statement(place, "J3", spec=spec(f"image_repo: {place}.REPO"))).collect()
+    assert len(builds()) == 2
+    with pytest.raises(SnowparkSQLException, match="NOWHERE"):
+        session.sql(statement(place, "J4", spec=spec(f"image_repo: {place}.NOWHERE"))).collect()
+    wait_for(session, f"{place}.J3", "DONE")

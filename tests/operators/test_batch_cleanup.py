@@ -5,7 +5,7 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task_group
 
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
@@ -130,6 +130,31 @@ def test_as_a_teardown_it_removes_what_was_loaded(scoring, run_dag, loads) -> No
     else:
         assert (run.state, states["clean_up"]) == ("failed", "skipped")
         assert len(files(scoring, "teardown_False")) == 2
+
+
+def test_in_a_mapped_task_group_each_looks_at_its_own_load(scoring, run_dag) -> None:
+    with DAG("mapped_teardown", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as dag:
+
+        @task_group
+        def part(expected: int):
+            score = empty("mapped")
+            load = SnowMLLoadPredictionsOperator(
+                task_id="load",
+                job_output_location=score.output["job_output_location"],
+                output_table="TORN_DOWN",
+                replace_column="DAY",
+                replace_value="2013-06-01",
+                expected_rows=expected,
+            )
+            tear_down = clean_up(job_output_location=score.output["job_output_location"])
+            score >> load >> tear_down.as_teardown(setups=score)
+
+        part.expand(expected=[0, 1])
+    run, _ = run_dag(dag)
+    states = {(ti.task_id, ti.map_index): ti.state for ti in run.get_task_instances()}
+    assert [states["part.load", index] for index in (0, 1)] == ["success", "failed"]
+    assert [states["part.clean_up", index] for index in (0, 1)] == ["success", "skipped"]
+    assert len(files(scoring, "mapped")) == 2
 
 
 def test_earlier_attempts_go_with_the_loaded_one(scoring, task_context) -> None:

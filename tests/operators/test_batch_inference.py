@@ -403,6 +403,7 @@ def test_a_job_that_never_starts_is_cancelled(scoring, task_context) -> None:
         "CREATE COMPUTE POOL IF NOT EXISTS SLEEPING_POOL MIN_NODES = 1 MAX_NODES = 1 "
         "INSTANCE_FAMILY = CPU_X64_XS AUTO_RESUME = FALSE INITIALLY_SUSPENDED = TRUE"
     )
+    batch("built").execute(task_context("built"))  # else it would be the image that is not built in time
     with pytest.raises(BatchJobStartTimeoutError, match="did not start in time"):
         batch("stuck", compute_pool="SLEEPING_POOL", start_timeout=2).execute(task_context("stuck"))
     wait_for(lambda: jobs(scoring, "stuck") == {"A1": "CANCELLED"}, "CANCELLED")
