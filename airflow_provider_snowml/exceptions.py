@@ -318,6 +318,15 @@ class EvaluationError(SnowMLError):
     on_retry = "Nothing was stored. A retry computes anew."
 
 
+# -- inference in the warehouse ------------------------------------------------------------------------
+
+
+class RunCancelledError(SnowMLError):
+    """The task was killed while the model ran, and its statement was cancelled."""
+
+    on_retry = "All rows were written or none. A retry runs the model again."
+
+
 # -- loading --------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.exceptions import (
     InputColumnsError,
+    InvalidArgumentError,
     ModelFunctionNotFoundError,
     ModelVersionNotFoundError,
 )
@@ -37,6 +38,7 @@ class ModelFunction:
     :param type: ``FUNCTION`` or ``TABLE_FUNCTION``.
     :param inputs: the columns that its signature wants, ``()`` if the signature is not known.
     :param outputs: the columns that its signature gives, likewise.
+    :param params: its parameters.
     :param is_partitioned: whether it is a table function that gets a whole partition at once.
     """
 
@@ -45,7 +47,13 @@ class ModelFunction:
     type: str = "FUNCTION"
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
     is_partitioned: bool = False
+
+    @property
+    def sql(self) -> str:
+        """The function as it is written in a statement."""
+        return Identifier.of(self.name).sql
 
     @property
     def keeps_row_count(self) -> bool:
@@ -88,7 +96,7 @@ class ModelVersionRef:
                 f"as function_name. There are: {known}."
             )
         for function in self.functions:
-            if name == function.target_method or name.upper() == function.name.upper():
+            if name in (function.target_method, function.sql) or name.upper() == function.name.upper():
                 return function
         raise ModelFunctionNotFoundError(
             f"{self.model} version {self.version} has no function {name!r}. There are: {known}."
@@ -117,6 +125,7 @@ def model_functions(spec: Mapping[str, Any], types: Mapping[str, str]) -> list[M
                 type_,
                 inputs=tuple(feature["name"] for feature in signature.get("inputs") or ()),
                 outputs=tuple(feature["name"] for feature in signature.get("outputs") or ()),
+                params=tuple(param["name"] for param in signature.get("params") or ()),
                 is_partitioned=type_ == TABLE_FUNCTION and bool(properties.get("PARTITIONED", True)),
             )
         )
@@ -173,6 +182,61 @@ def check_columns(function: ModelFunction, columns: Sequence[str], *, source: st
         raise InputColumnsError(
             f"{function.target_method} wants {', '.join(missing)}, which {source} lacks. It has: "
             f"{', '.join(columns)}. The signature wants: {', '.join(function.inputs)}."
+        )
+
+
+def check_params(function: ModelFunction, params: Iterable[str]) -> None:
+    """Check that a function's signature has every parameter that is given.
+
+    Letter case is not compared, as snowflake-ml does not.
+
+    :param function: the function.
+    :param params: the names of what is given.
+    :raises InvalidArgumentError: if it lacks one; the message lists what it has.
+    """
+    if not function.inputs:
+        return  # the signature is not known
+    have = {name.upper() for name in function.params}
+    unknown = [name for name in params if name.upper() not in have]
+    if unknown:
+        raise InvalidArgumentError(
+            f"{function.target_method} has no parameter {', '.join(map(repr, unknown))}; inference_params "
+            f"can be: {', '.join(function.params) or 'none'}."
+        )
+
+
+def check_partition_column(
+    function: ModelFunction, column: Identifier | None, columns: Sequence[str], *, source: str
+) -> None:
+    """Check what only a table function minds: what it is partitioned by, and names that come twice.
+
+    snowflake-ml says nothing about a partition column that a function of type FUNCTION then ignores.
+
+    :param function: the function.
+    :param column: what to partition by.
+    :param columns: the input's columns.
+    :param source: what the input is, for the error.
+    :raises InvalidArgumentError: for a partition column, if the function is of type FUNCTION.
+    :raises InputColumnsError: if the input lacks the column, or has one that the function gives.
+    """
+    if function.type != TABLE_FUNCTION:
+        if column is not None:
+            raise InvalidArgumentError(
+                f"partition_column is {column}, but {function.target_method} is of type {function.type}: "
+                "only a TABLE_FUNCTION is partitioned. Leave it out, or register the model with the option "
+                "function_type='TABLE_FUNCTION'."
+            )
+        return
+    if column is not None and column.name not in columns:
+        raise InputColumnsError(
+            f"partition_column is {column}, which {source} lacks. It has: {', '.join(columns)}."
+        )
+    outputs = {output.upper() for output in function.outputs}
+    twice = [name for name in columns if name.upper() in outputs]
+    if twice:
+        raise InputColumnsError(
+            f"{source} has {', '.join(twice)}, which the table function {function.target_method} gives: one "
+            "could not tell them apart. Select the others only."
         )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,6 +22,8 @@ from .statements import find_handler
 
 if TYPE_CHECKING:
     from .session import Session
+
+_CANCELS = re.compile(r"\s*SELECT\s+SYSTEM\$CANCEL_\w*QUER", re.IGNORECASE)
 
 log = logging.getLogger("snowml.local")
 
@@ -36,9 +40,24 @@ def run(
     bindings: Mapping[str, Mapping[str, Any]] | None = None,
     describe_only: bool = False,
 ) -> Result:
-    """Run a statement in its session, one after the other, and keep its result or error."""
+    """Run a statement in its session, one after the other, and keep its result or error.
+
+    One that cancels others does not wait for them: a client may have lost the answer of one that still runs.
+    """
+    if _CANCELS.match(query.sql):
+        with _beside(session) as beside:
+            return _run(beside, query, bindings, describe_only)
     with session.lock:
         return _run(session, query, bindings, describe_only)
+
+
+@contextmanager
+def _beside(session: Session) -> Iterator[Session]:
+    beside = session.account.engine.fork(session)
+    try:
+        yield beside
+    finally:
+        session.account.engine.close_fork(beside)
 
 
 def run_async(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import Context
 
-from airflow_provider_snowml.core.model_ref import check_columns
+from airflow_provider_snowml.core.model_ref import check_columns, check_params, check_partition_column
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.core.partition_load import PartitionLoad
-from airflow_provider_snowml.exceptions import InvalidArgumentError
+from airflow_provider_snowml.exceptions import InvalidArgumentError, RunCancelledError, StatementError
+from airflow_provider_snowml.hooks.inference import cancel_statements, check_service, predictions
 from airflow_provider_snowml.hooks.loading import append, count_rows, replace_slice, temporary_name
-from airflow_provider_snowml.operators.base import SnowMLOperator, exactly_one, one_of
+from airflow_provider_snowml.hooks.services import service_name
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, exactly_one, one_of
 
 __all__ = ["SnowMLRunModelOperator"]
 
@@ -20,11 +24,14 @@ __all__ = ["SnowMLRunModelOperator"]
 class SnowMLRunModelOperator(SnowMLOperator):
     """Run a function of a model in the warehouse, through snowflake-ml's ``mv.run``, into a table.
 
-    The rows stay in Snowflake. XCom: ``{"rows", "table", "model", "version"}``, ``rows`` being those that
-    this run wrote.
+    The rows stay in Snowflake. XCom: ``{"rows", "table", "model", "version", "function"}``, ``rows`` being
+    those that this run wrote.
+
+    ``function_name="explain"`` gives Shapley values, if the model was registered with the option
+    ``enable_explainability=True``.
 
     Privileges: USAGE on the model, SELECT on the input, CREATE TABLE on the output's schema (or INSERT and
-    DELETE on the table), USAGE on a warehouse. See
+    DELETE on the table), USAGE on a warehouse; for a service, USAGE on its endpoint's service role. See
     https://docs.snowflake.com/en/developer-guide/snowflake-ml/inference/warehouse.
 
     :param model_name: the model, ``[[database.]schema.]name``.
@@ -38,10 +45,17 @@ class SnowMLRunModelOperator(SnowMLOperator):
         safe to retry: a try that is lost after it wrote leaves its rows, and the next adds them again.
     :param replace_column: for ``"replace_where"``, the column that the slices are told apart by.
     :param replace_value: its value. It is written as an escaped literal.
-    :param inference_params: parameters of the method.
-    :param partition_column: the column that a partitioned model is partitioned by.
+    :param inference_params: parameters of the method, by name.
+    :param partition_column: the column that a table function is partitioned by. A partitioned model gives
+        the columns of its predictions and this one; without it all rows are one partition.
+    :param strict_input_validation: whether snowflake-ml also checks that the input's values fit the types of
+        the signature. It reads the input once more for that.
+    :param service_name: a service of this version that runs the function instead of the warehouse,
+        ``[[database.]schema.]name``. The warehouse still reads and writes the rows.
     :raises InvalidArgumentError: (or a subclass) for arguments that make no sense.
-    :raises NotFoundError: (a subclass) for a model, version or function that isn't there.
+    :raises NotFoundError: (a subclass) for a model, version, function or service that isn't there.
+    :raises ServiceConflictError: if the service serves something else.
+    :raises RunCancelledError: if the task was killed: that cancels the statement that runs the model.
     """
 
     template_fields: Sequence[str] = (
@@ -56,6 +70,7 @@ class SnowMLRunModelOperator(SnowMLOperator):
         "replace_value",
         "inference_params",
         "partition_column",
+        "service_name",
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"input_query": "sql", "inference_params": "json"}
@@ -74,6 +89,8 @@ class SnowMLRunModelOperator(SnowMLOperator):
         replace_value: Any = None,
         inference_params: Mapping[str, Any] | None = None,
         partition_column: str | None = None,
+        strict_input_validation: bool = False,
+        service_name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -88,6 +105,11 @@ class SnowMLRunModelOperator(SnowMLOperator):
         self.replace_value = replace_value
         self.inference_params = inference_params
         self.partition_column = partition_column
+        self.strict_input_validation = strict_input_validation
+        self.service_name = service_name
+        # The session that a kill would cancel, and the kill itself.
+        self._session_id: int | None = None
+        self._killed = threading.Event()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run and write."""
@@ -99,47 +121,95 @@ class SnowMLRunModelOperator(SnowMLOperator):
                 "replace_column goes with 'replace_where', and only with it."
             )
         hook = self.get_hook()
-        with hook.session() as session:
-            default = hook.default_schema()
-            model = QualifiedName.parse(self.model_name, default, what="model name")
-            target = QualifiedName.parse(self.output_table, default, what="output_table")
-            key = (
-                Identifier.parse(self.replace_column, what="replace_column") if self.replace_column else None
-            )
-            if source == "input_table":
-                table = QualifiedName.parse(str(self.input_table), default, what="input_table")
-                query = f"SELECT * FROM {table.sql}"
-            else:
-                query = str(self.input_query).strip().rstrip(";")
-            ref = hook.resolve_version(model, self.version_name)
-            function = ref.function(self.function_name)
-            check_columns(function, hook.columns(query), source=source)
+        try:
+            with hook.session() as session:
+                return self._run(hook, session, source)
+        except StatementError as error:
+            if not self._killed.is_set():
+                raise
+            raise RunCancelledError(f"The task was killed, and what it ran with it: {error}") from error
 
-            version = hook.registry(session, model.parent).get_model(model.name.sql).version(ref.version_sql)
-            predictions = version.run(
-                session.sql(query),
-                function_name=function.target_method,
-                partition_column=self.partition_column,
-                params=dict(self.inference_params) if self.inference_params else None,
-            )
-            self.log.info("Running %s of %s %s into %s.", function.target_method, model, ref.version, target)
-            if self.write_mode == "replace":
-                predictions.write.save_as_table(_parts(target), mode="overwrite")
-                rows = count_rows(hook, target)
-            else:
-                # First into a temporary table: the target's lock is not held while the model runs.
-                temporary = temporary_name(target.parent)
-                predictions.write.save_as_table(
-                    _parts(temporary), mode="errorifexists", table_type="temporary"
-                )
-                rows = count_rows(hook, temporary)
-                columns = tuple(hook.columns(f"SELECT * FROM {temporary.sql}"))
-                if key is not None:
-                    replace_slice(hook, PartitionLoad(target, temporary, columns, key, self.replace_value))
-                else:
-                    append(hook, target, temporary, columns)
-        self.log.info("Wrote %d rows.", rows)
-        return {"rows": rows, "table": target.sql, "model": model.sql, "version": ref.version}
+    def _run(self, hook: SnowMLHook, session: Any, source: str) -> dict[str, Any]:
+        default = hook.default_schema()
+        model = QualifiedName.parse(self.model_name, default, what="model name")
+        target = QualifiedName.parse(self.output_table, default, what="output_table")
+        key = _identifier("replace_column", self.replace_column)
+        partition_column = _identifier("partition_column", self.partition_column)
+        service_text = as_text(self.service_name)
+        service = service_name(service_text, default) if service_text else None
+        if source == "input_table":
+            table = QualifiedName.parse(str(self.input_table), default, what="input_table")
+            query = f"SELECT * FROM {table.sql}"
+        else:
+            query = str(self.input_query).strip().rstrip(";")
+        params = dict(self.inference_params or {})
+
+        ref = hook.resolve_version(model, self.version_name)
+        function = ref.function(as_text(self.function_name))
+        columns = hook.columns(query)
+        if service is not None:
+            check_service(hook, service, ref, function)
+        check_columns(function, columns, source=source)
+        check_params(function, params)
+        check_partition_column(function, partition_column, columns, source=source)
+
+        self._session_id = session.session_id
+        found = predictions(
+            hook,
+            session,
+            ref,
+            function,
+            query,
+            service=service,
+            params=params,
+            partition_column=partition_column,
+            strict_input_validation=self.strict_input_validation,
+        )
+        where = f"on service {service}" if service is not None else "in the warehouse"
+        self.log.info("Running %s of %s %s %s.", function.target_method, model, ref.version, where)
+        rows = self._write(hook, found, target, key)
+        self.log.info("Wrote %d rows into %s.", rows, target)
+        return {
+            "rows": rows,
+            "table": target.sql,
+            "model": model.sql,
+            "version": ref.version,
+            "function": function.target_method,
+        }
+
+    def _write(self, hook: SnowMLHook, found: Any, target: QualifiedName, key: Identifier | None) -> int:
+        self._stop_if_killed()
+        if self.write_mode == "replace":
+            found.write.save_as_table(_parts(target), mode="overwrite")
+            return count_rows(hook, target)
+        # First into a temporary table: the target's lock is not held while the model runs.
+        temporary = temporary_name(target.parent)
+        found.write.save_as_table(_parts(temporary), mode="errorifexists", table_type="temporary")
+        rows = count_rows(hook, temporary)
+        columns = tuple(hook.columns(f"SELECT * FROM {temporary.sql}"))
+        self._stop_if_killed()
+        if key is not None:
+            replace_slice(hook, PartitionLoad(target, temporary, columns, key, self.replace_value))
+        else:
+            append(hook, target, temporary, columns)
+        return rows
+
+    def on_kill(self) -> None:
+        """Cancel what this try runs. Airflow gives it five seconds."""
+        self._killed.set()
+        if self._session_id is not None:
+            # A hook of its own: the one in use is in the middle of a request.
+            cancel_statements(self.get_hook(), self._session_id)
+
+    def _stop_if_killed(self) -> None:
+        """Between two statements a kill has nothing to cancel."""
+        if self._killed.is_set():
+            raise RunCancelledError("The task was killed before it wrote.")
+
+
+def _identifier(argument: str, value: Any) -> Identifier | None:
+    text = as_text(value)
+    return Identifier.parse(text, what=argument) if text else None
 
 
 def _parts(name: QualifiedName) -> list[str]:
