@@ -38,7 +38,7 @@ for name, deferrable in DEFERRABLE.items():
             output_stage_location=f"@ST/{name}",
             deferrable=deferrable,
             poll_interval=1,
-            retries=1,
+            retries=5,  # on a busy machine Airflow loses a try now and then
             retry_delay=timedelta(0),
             pre_execute=write_pid,
         )

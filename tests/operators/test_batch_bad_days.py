@@ -81,6 +81,11 @@ class Days:
             not deferred or self.task(name)["state"] == "deferred"
         )
 
+    def latest_pid(self, name: str) -> int:
+        """The process of a DAG's latest try."""
+        files = self.pids.glob(f"{name}_*")
+        return int(max(files, key=lambda file: int(file.name.rpartition("_")[2])).read_text())
+
     def clear(self, name: str) -> None:
         self.scoring.hook().rows(f"UPDATE WAITS SET SECONDS = 0 WHERE NAME = '{name}'")
         body = {"dry_run": False, "dag_run_id": self.runs[name], "task_ids": ["score"], "only_failed": False}
@@ -125,7 +130,7 @@ def days(scoring_schema, local_snowflake, tmp_path_factory) -> Iterator[Days]:
         for name in sorted(names):
             begun = lambda name=name: found.has_begun(name, deferred=name in deferred)  # noqa: E731
             found.wait_for(begun, f"the job of {name}")
-        os.kill(int((pids / "worker_killed_1").read_text()), signal.SIGKILL)
+        os.kill(found.latest_pid("worker_killed"), signal.SIGKILL)
         found.clear("cleared_running")
         found.clear("cleared_deferred")
         path = f"dags/marked_failed/dagRuns/{found.runs['marked_failed']}/taskInstances/score"
@@ -148,7 +153,8 @@ def days(scoring_schema, local_snowflake, tmp_path_factory) -> Iterator[Days]:
 
 def test_a_worker_that_is_killed_leaves_its_job_to_the_retry(days) -> None:
     task = days.ended("worker_killed")
-    assert (task["state"], task["try_number"]) == ("success", 2)
+    assert task["state"] == "success"
+    assert task["try_number"] >= 2
     assert days.jobs("worker_killed") == {"A1": "DONE"}
 
 
