@@ -23,6 +23,7 @@ SECONDS = {
     "airflow_killed": 90,
 }  # that those jobs take; others: long
 PATIENCE = 400
+pytestmark = pytest.mark.timeout(1800)  # all the days are had in the first test's set-up
 
 
 class Days:
