@@ -35,7 +35,9 @@ from subjects import SCHEMA, SLOTS, SUBJECTS, Subject
 
 from airflow_provider_snowml.local import LocalSnowflake
 
-TELLING = ("EXECUTE INFERENCE JOB SERVICE", "PUT", "INSERT", "COMMIT")  # what a statement starts with
+# What the requests start with at which a crash matters most, and those next to these.
+TELLING = ("EXECUTE INFERENCE JOB SERVICE", "INSERT", "COMMIT")
+ALSO_TELLING = ("PUT", "DELETE")
 
 
 @dataclass
@@ -169,7 +171,8 @@ def sample(cases: Sequence[Case], *, few: bool = False) -> list[Case]:
         points = list(group)
         last = points[-1].crash.request
         telling = {case.crash.request for case in points if case.request.startswith(TELLING)}
-        other = {1, last} if few else {1, last // 3, last // 2, 2 * last // 3, last}
+        also = {case.crash.request for case in points if case.request.startswith(ALSO_TELLING)}
+        other = also | ({1, last} if few else {1, last // 3, last // 2, 2 * last // 3, last})
         for case in points:
             number, how = case.crash.request, case.crash.how
             by_turn = how == ("drop", "carry_out")[number % 2]
