@@ -114,11 +114,14 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
     @staticmethod
     def _states(ti: Any, tasks: list[str]) -> dict[str, str | None]:
         asked: dict[str, Any] = {"dag_id": ti.dag_id, "task_ids": tasks, "run_ids": [ti.run_id]}
-        if ti.map_index >= 0:  # in a mapped task group only those count that were mapped with it
+        own: dict[str, str | None] = {}
+        if ti.map_index >= 0:
+            # Of those that were mapped with it only its own index counts, whatever the others are doing.
             own = ti.get_task_states(map_index=ti.map_index, **asked).get(ti.run_id, {})
-            if len(own) == len(tasks):
-                return dict(own)
-        return dict(ti.get_task_states(**asked).get(ti.run_id, {}))
+            asked["task_ids"] = [task for task in tasks if f"{task}_{ti.map_index}" not in own]
+            if not asked["task_ids"]:
+                return own
+        return {**own, **ti.get_task_states(**asked).get(ti.run_id, {})}
 
     def _one_job(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
         location = StageLocation.parse(

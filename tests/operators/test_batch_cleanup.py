@@ -5,7 +5,9 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk import DAG, task_group
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, task, task_group
+from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
@@ -155,6 +157,30 @@ def test_in_a_mapped_task_group_each_looks_at_its_own_load(scoring, run_dag) -> 
     assert [states["part.load", index] for index in (0, 1)] == ["success", "failed"]
     assert [states["part.clean_up", index] for index in (0, 1)] == ["success", "skipped"]
     assert len(files(scoring, "mapped")) == 2
+
+
+def test_in_a_mapped_task_group_the_siblings_may_be_slower(scoring, run_dag) -> None:
+    with DAG("unequal", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as dag:
+
+        @task(retries=1, retry_delay=timedelta(0))
+        def loaded(way: str, ti=None) -> None:
+            if way == "slow" and ti.try_number == 1:
+                raise RuntimeError("It is up for retry while the others are cleaned up.")
+            if way == "skipped":
+                raise AirflowSkipException
+
+        @task_group
+        def part(way: str):
+            score = empty("unequal")
+            tear_down = clean_up(job_output_location=score.output["job_output_location"])
+            [score >> loaded(way), before] >> tear_down.as_teardown(setups=score)
+
+        before = EmptyOperator(task_id="before")  # outside of the group, so of no index
+        part.expand(way=["fast", "slow", "skipped"])
+    run, _ = run_dag(dag)
+    states = {(ti.task_id, ti.map_index): ti.state for ti in run.get_task_instances()}
+    assert [states["part.clean_up", index] for index in range(3)] == ["success", "success", "skipped"]
+    assert len(files(scoring, "unequal")) == 2
 
 
 def test_earlier_attempts_go_with_the_loaded_one(scoring, task_context) -> None:
