@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 from airflow_provider_snowml.core.batch_job import ENDED, MANIFEST_FILE, SUCCESS_FILE, JobManifest
-from airflow_provider_snowml.core.batch_poller import Statement
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation, literal
-from airflow_provider_snowml.hooks.batch_jobs import INPUT_SUFFIX, input_directory
+from airflow_provider_snowml.hooks.batch_jobs import INPUT_SUFFIX, input_directory, is_starting
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 log = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ def live_status(hook: SnowMLHook, manifest: JobManifest, remains: Remains) -> tu
     query_id = manifest.query_id or hook.find_running_statement(
         "EXECUTE INFERENCE JOB SERVICE", f"NAME = {job.sql}\nASYNC"
     )
-    return None, bool(query_id) and hook.statement(str(query_id))[0] is Statement.RUNNING
+    return None, bool(query_id) and is_starting(hook.statement(str(query_id))[0], manifest.submitted_at)
 
 
 def remove_attempt(

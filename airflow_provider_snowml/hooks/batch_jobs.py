@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 INPUT_SUFFIX = "_snowml_input"
 END_TIMEOUT = 300.0
-_CANCEL_TIMEOUT = 10.0
+_UNLISTED = 30.0  # how long a statement that was sent may be unknown
 _KILL_TIMEOUT = 2.0  # of the five seconds that a killed worker has
 
 
@@ -100,37 +100,64 @@ def write_manifest(hook: SnowMLHook, output_base: StageLocation, manifest: JobMa
     hook.write_file(input_directory(output_base, name), MANIFEST_FILE, manifest.to_json().encode())
 
 
-def end_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None, *, wait: float = END_TIMEOUT) -> None:
-    """Cancel a job, and the statement that is still starting it, and wait for its end. The job is kept.
+def is_starting(statement: Statement, submitted_at: float | None) -> bool:
+    """Whether a statement may still make its job: it runs, or was sent so lately that it may not be listed.
+
+    :param statement: how it is doing.
+    :param submitted_at: when it was sent, an epoch by the worker's clock, if known.
+    """
+    if statement is Statement.UNKNOWN:
+        return submitted_at is not None and time.time() < submitted_at + _UNLISTED
+    return statement is Statement.RUNNING
+
+
+def end_job(
+    hook: SnowMLHook,
+    job: QualifiedName,
+    query_id: str | None,
+    *,
+    submitted_at: float | None = None,
+    wait: float = END_TIMEOUT,
+) -> None:
+    """Cancel a job, and the statement that is still starting it, and wait for their end. The job is kept.
 
     :param hook: the hook.
     :param job: the job.
     :param query_id: the statement, if known.
+    :param submitted_at: when it was sent, an epoch; ``None`` for just now.
     :param wait: seconds to wait for the end, 0 to only ask for it.
-    :raises BatchJobConflictError: if it has not ended by then.
+    :raises BatchJobConflictError: if they have not ended by then.
     """
+    submitted_at = submitted_at or time.time()
     with hook.open_connection():
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + (wait or _KILL_TIMEOUT)
         query_id = query_id or find_statement(hook, job)
-        if query_id and hook.statement(query_id)[0] is Statement.RUNNING:
-            hook.cancel_statement(query_id)
-            cancel_build(hook, job, query_id)
-            # It may be making the job at this moment.
-            until = time.monotonic() + (min(wait, _CANCEL_TIMEOUT) or _KILL_TIMEOUT)
-            while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < until:
-                time.sleep(0.2)
-        status = hook.job_status(job)
-        if status not in ENDED | {None, "CANCELLING"}:
-            try:
-                hook.cancel_job(job)
-            except ObjectNotFoundError:
-                return
-            log.info("Cancelled job %s (it was %s); it is kept, with its logs.", job, status)
-        while wait and status is not None and status not in ENDED:
-            if time.monotonic() > deadline:
-                raise BatchJobConflictError(f"Job {job} is still {status} {wait:g} s after it was cancelled.")
-            time.sleep(1)
+        asked = False
+        while True:
+            # First: a statement that ends between the two looks may have made the job.
+            statement = hook.statement(query_id)[0] if query_id else Statement.FAILED
+            starting = is_starting(statement, submitted_at)
+            if query_id and (starting or (statement is Statement.UNKNOWN and not asked)):
+                hook.cancel_statement(query_id)
+                cancel_build(hook, job, query_id)
+                asked = True
             status = hook.job_status(job)
+            if status not in ENDED | {None, "CANCELLING"}:
+                try:
+                    hook.cancel_job(job)
+                    log.info("Cancelled job %s (it was %s); it is kept, with its logs.", job, status)
+                except ObjectNotFoundError:
+                    status = None
+            if not starting and (not wait or status in ENDED | {None}):
+                return
+            if time.monotonic() > deadline:
+                if not wait:
+                    return
+                what = (
+                    f"Job {job} is still {status}" if status else f"The statement that starts job {job} runs"
+                )
+                raise BatchJobConflictError(f"{what} {wait:g} s after it was cancelled.")
+            time.sleep(1 if wait else 0.2)
 
 
 def kill_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None) -> None:
@@ -190,7 +217,7 @@ def log_tail(hook: SnowMLHook, job: QualifiedName, lines: int = 50) -> str:
     """The end of a job's logs for an error's text; never raises."""
     try:
         return hook.job_logs(job, lines) or "(no logs)"
-    except SnowMLError as error:
+    except Exception as error:
         return f"(its logs could not be read: {error})"
 
 

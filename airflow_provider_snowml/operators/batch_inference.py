@@ -43,6 +43,7 @@ from airflow_provider_snowml.operators.batch_submission import BatchState, Submi
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
 
 GRACE = 60.0
+LATE_END = 60.0  # seconds for the end of a job that took too long
 
 
 class SnowMLBatchInferenceOperator(SnowMLOperator):
@@ -244,6 +245,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             if self.plan_only:
                 return self._plan(hook, context)
             submission = submit_or_attach(self, hook, context, self._goes_live)
+            if self._killed.is_set():
+                raise self._was_killed(submission)
             manifest = submission.manifest
             if submission.query_id and (page := hook.query_page(submission.query_id)):
                 SnowsightQueryLink.store(context, page)
@@ -293,7 +296,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
 
     def _was_killed(self, submission: Submission) -> SnowMLError:
         name = submission.manifest.job_name
-        message = f"The task was killed while it waited for {name}."
+        message = f"The task was killed while it followed {name}."
         if not self.cancel_on_kill or submission.is_in_the_way:
             return PollingError(message)
         # Once more: the kill may have come before the statement had arrived.
@@ -352,8 +355,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         # A hook of its own: the one in use may be in the middle of a request.
         kill_job(self.get_hook(), QualifiedName.parse(job_name), query_id)
 
-    def _goes_live(self, job_name: str, query_id: str | None) -> None:
-        if self._killed.is_set() and query_id is None and self.cancel_on_kill:
+    def _goes_live(self, job_name: str, query_id: str | None, is_sent: bool) -> None:
+        if self._killed.is_set() and not is_sent and self.cancel_on_kill:
             raise BatchJobCancelledError(f"The task was killed before it submitted {job_name}.")
         self._live = (job_name, query_id)
 
@@ -374,9 +377,9 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         if verdict.outcome is Outcome.INCOMPLETE:
             BatchState(context).update(rejected=manifest.job_name)
         hook = self.get_hook()
+        if verdict.outcome is not Outcome.SUCCEEDED:
+            raise self._error(hook, verdict, manifest, query_id)
         with hook.open_connection():
-            if verdict.outcome is not Outcome.SUCCEEDED:
-                raise self._error(hook, verdict, manifest, query_id)
             rows = hook.count_parquet_rows(StageLocation.parse(manifest.output_location))
         if manifest.keeps_row_count and manifest.input_rows is not None and rows != manifest.input_rows:
             BatchState(context).update(rejected=manifest.job_name)
@@ -395,7 +398,11 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         if verdict.outcome is Outcome.LOST:
             return BatchJobLostError(message)
         if verdict.outcome in (Outcome.TIMEOUT, Outcome.START_TIMEOUT):
-            end_job(hook, job, query_id, wait=0)
+            try:
+                # A retry that came before the end would attach to what is being cancelled.
+                end_job(hook, job, query_id, submitted_at=manifest.submitted_at, wait=LATE_END)
+            except Exception as error:  # whatever it is, the time-out is what went wrong
+                message += f" It could not be cancelled and may still run: {error}"
         # A statement that fails leaves no job, and no logs.
         logs = log_tail(hook, job) if verdict.status is not None else ""
         hint = explain_error(f"{message}\n{logs}")

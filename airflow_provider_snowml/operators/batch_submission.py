@@ -21,7 +21,6 @@ from airflow_provider_snowml.core.batch_job import (
     RunRef,
     decide,
 )
-from airflow_provider_snowml.core.batch_poller import Statement
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
@@ -34,6 +33,7 @@ from airflow_provider_snowml.hooks.batch_jobs import (
     find_attempts,
     find_statement,
     input_directory,
+    is_starting,
     job_identifier,
     write_manifest,
 )
@@ -72,11 +72,12 @@ class BatchState:
         if stale:
             self.update(**dict.fromkeys(stale))
 
-    def query_id(self, manifest: JobManifest) -> str | None:
-        """The statement that starts a job, from its manifest, or from here if it did not get that far."""
+    def completed(self, manifest: JobManifest) -> JobManifest:
+        """A job's manifest, with the statement that starts it if that is known only here."""
         if manifest.query_id is None and self._values.get("job_name") == manifest.job_name:
-            return str(self._values["query_id"])
-        return manifest.query_id
+            query_id, submitted_at = self._values["query_id"], self._values.get("submitted_at")
+            return replace(manifest, query_id=query_id, submitted_at=submitted_at)
+        return manifest
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,15 @@ def submit_or_attach(
     task: SnowMLBatchInferenceOperator,
     hook: SnowMLHook,
     context: Context,
-    on_live: Callable[[str, str | None], None],
+    on_live: Callable[[str, str | None, bool], None],
 ) -> Submission:
     """Get the task its job.
 
     :param task: the operator, with its arguments rendered.
     :param hook: a hook with an open connection.
     :param context: the try's context.
-    :param on_live: told the job's name, and its statement if known, as soon as a kill should cancel it.
+    :param on_live: told the job's name, its statement if known, and whether that was sent, as soon as a kill
+        should cancel it.
     """
     state = BatchState(context)
     found = look(task, hook, context, state)
@@ -139,22 +141,24 @@ def submit_or_attach(
     old = latest.manifest if latest is not None else None
     if decision.action is Action.WAIT:
         assert old is not None
-        return Submission(old, state.query_id(old), is_in_the_way=True)
+        return Submission(old, old.query_id, is_in_the_way=True)
     if decision.action is Action.ATTACH:
         assert old is not None
-        query_id = state.query_id(old)
-        on_live(old.job_name, query_id)
-        return Submission(old, query_id)
+        on_live(old.job_name, old.query_id, True)
+        return Submission(old, old.query_id)
     if decision.action is Action.RESUBMIT:
         assert old is not None
+        if old.input_rows == 0:
+            return _write_empty_result(hook, old)
         return _submit(hook, work, old, state, on_live)
     if decision.action is Action.REPLACE:
         assert old is not None
-        end_job(hook, QualifiedName.parse(old.job_name), state.query_id(old))
+        job = QualifiedName.parse(old.job_name)
+        end_job(hook, job, old.query_id, submitted_at=old.submitted_at)
     state.forget(found.job.sql)
     manifest = _prepare(task, hook, found)
     if manifest.input_rows == 0:
-        return Submission(manifest, None)
+        return _write_empty_result(hook, manifest)
     return _submit(hook, work, manifest, state, on_live)
 
 
@@ -224,20 +228,21 @@ def look(
 def _as_remembered(hook: SnowMLHook, attempts: list[Attempt], state: BatchState) -> Attempt | None:
     """The latest attempt, with what only this task knows.
 
-    If its statement still runs (an image is built), the job counts as there; if an earlier try found its
-    result incomplete, it counts as failed.
+    If its statement still runs (an image is built) or was sent just now, the job counts as there; if an
+    earlier try found its result incomplete, it counts as failed.
     """
     if not attempts:
         return None
     latest = attempts[-1]
     if latest.manifest is not None:
         name = latest.manifest.job_name
-        query_id = state.query_id(latest.manifest)
-        if latest.status is None and not query_id and not latest.has_success:
+        manifest = state.completed(latest.manifest)
+        if latest.status is None and not manifest.query_id and not latest.has_success:
             # Its worker may have died between sending the statement and noting its id.
-            query_id = find_statement(hook, QualifiedName.parse(name))
-            latest = replace(latest, manifest=replace(latest.manifest, query_id=query_id))
-        if latest.status is None and query_id and hook.statement(query_id)[0] is Statement.RUNNING:
+            manifest = replace(manifest, query_id=find_statement(hook, QualifiedName.parse(name)))
+        latest = replace(latest, manifest=manifest)
+        query_id = manifest.query_id if latest.status is None else None
+        if query_id and is_starting(hook.statement(query_id)[0], manifest.submitted_at):
             latest = replace(latest, status="PENDING")
         elif state.get("rejected") == name:
             latest = replace(latest, status="FAILED")
@@ -295,11 +300,16 @@ def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situat
         submitted_at=time.time() if rows == 0 else None,
     )
     write_manifest(hook, statement.output_location, manifest)
-    if rows == 0:
-        # The result of no rows needs no job: an output directory that is complete and has none.
-        hook.write_file(output, SUCCESS_FILE, b"no rows\n")
-        log.info("%s gives no rows: an empty result is written, and no job started.", work.source)
     return manifest
+
+
+def _write_empty_result(hook: SnowMLHook, manifest: JobManifest) -> Submission:
+    """The result of no rows needs no job: an output directory that is complete and has none."""
+    hook.write_file(StageLocation.parse(manifest.output_location), SUCCESS_FILE, b"no rows\n")
+    log.info(
+        "The input of %s has no rows: an empty result is written, and no job started.", manifest.job_name
+    )
+    return Submission(manifest, None)
 
 
 def _input_location(work: Work, job: QualifiedName) -> StageLocation:
@@ -311,7 +321,7 @@ def _submit(
     work: Work,
     manifest: JobManifest,
     state: BatchState,
-    on_live: Callable[[str, str | None], None],
+    on_live: Callable[[str, str | None, bool], None],
 ) -> Submission:
     """Send the statement, unless the job turns out to be there already."""
     statement = replace(
@@ -319,7 +329,7 @@ def _submit(
         name=QualifiedName.parse(manifest.job_name),
         input_location=StageLocation.parse(manifest.input_location),
     )
-    on_live(manifest.job_name, None)
+    on_live(manifest.job_name, None, False)
     submitted_at = time.time()
     try:
         query_id = hook.submit(statement.sql())
@@ -327,8 +337,8 @@ def _submit(
         # Our own earlier submit, whose reply was lost, came through after we had looked.
         log.info("Job %s exists by now; attaching to it.", manifest.job_name)
         return Submission(manifest, None)
-    on_live(manifest.job_name, query_id)
-    state.update(job_name=manifest.job_name, query_id=query_id)
+    on_live(manifest.job_name, query_id, True)
+    state.update(job_name=manifest.job_name, query_id=query_id, submitted_at=submitted_at)
     # For those who don't have this task's state: while the image is built there is no job to be seen.
     sent = replace(manifest, query_id=query_id, submitted_at=submitted_at)
     write_manifest(hook, work.statement.output_location, sent)

@@ -19,6 +19,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
+from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
 from airflow_provider_snowml.core.batch_poller import Statement
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
@@ -447,6 +448,26 @@ def test_an_empty_input_that_replaces_empties_the_slice_when_loaded(scoring, tas
     assert load(again)["rows"] == 0
     assert scoring.hook().value("SELECT COUNT(*) FROM SCORED_DAYS") == 0
     assert jobs(scoring, "emptied") == {"A1": "DONE"}
+
+
+def test_an_empty_result_that_a_crash_kept_from_its_success_file_is_finished(
+    scoring, task_context, monkeypatch
+) -> None:
+    task = batch("half_empty", input_query="SELECT * FROM X WHERE FALSE", on_empty="replace")
+    context, real = task_context("half_empty"), SnowMLHook.write_file
+
+    def crash(hook: SnowMLHook, location: StageLocation, name: str, *arguments: Any, **options: Any) -> Any:
+        if name == SUCCESS_FILE:
+            raise KeyboardInterrupt
+        return real(hook, location, name, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SnowMLHook, "write_file", crash)
+        with pytest.raises(KeyboardInterrupt):
+            task.execute(context)
+    result = task.execute(context)
+    assert (result["job_name"], result["attempt"], result["output_rows"]) == (None, 1, 0)
+    assert jobs(scoring, "half_empty") == {}
 
 
 def test_a_plan_starts_nothing(scoring, task_context) -> None:

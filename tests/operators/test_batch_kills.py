@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,24 @@ import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_snowml.core.batch_poller import Statement
-from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
+    BatchJobConflictError,
     BatchJobStartTimeoutError,
     BatchJobTimeoutError,
 )
-from airflow_provider_snowml.hooks.batch_jobs import build_job
+from airflow_provider_snowml.hooks import batch_jobs
+from airflow_provider_snowml.hooks.batch_jobs import (
+    build_job,
+    end_job,
+    is_starting,
+    kill_job,
+    manifest_of_output,
+    write_manifest,
+)
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators import batch_submission
 from airflow_provider_snowml.operators.batch_submission import STATE_KEY
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
 
@@ -223,3 +234,104 @@ def test_the_kill_of_a_deferred_task_logs_the_end_of_the_logs(scoring, task_cont
     assert "waiting 120.0 seconds" in caplog.text
     with pytest.raises(BatchJobCancelledError, match="CANCELLED"):
         resume(task, deferred.value, task_context("trigger_killed"))
+
+
+def lose_cancels(patch: Any, seconds: float = 1000) -> None:
+    """For a while, asking to cancel a statement or its build does nothing."""
+    until, real, real_build = time.monotonic() + seconds, SnowMLHook.cancel_statement, batch_jobs.cancel_build
+    late = lambda: time.monotonic() > until  # noqa: E731
+    patch.setattr(SnowMLHook, "cancel_statement", lambda *it: real(*it) if late() else None)
+    patch.setattr(batch_jobs, "cancel_build", lambda *it: real_build(*it) if late() else [])
+
+
+def test_the_end_of_a_job_is_also_that_of_the_statement_that_may_still_make_it(
+    scoring, task_context, monkeypatch
+) -> None:
+    """A statement that does not heed its cancellation makes the job in the end, which is cancelled then."""
+    store = task_context.store()
+    task = slow("unheeded", force_rebuild=True, wait_for_completion=False)
+    job = QualifiedName.parse(task.execute(task_context("unheeded", store=store))["job_name"])
+    query_id, hook = store.values[STATE_KEY]["query_id"], scoring.hook()
+    lose_cancels(monkeypatch)
+    with pytest.raises(BatchJobConflictError, match=r"The statement that starts job .* runs"):
+        end_job(hook, job, query_id, wait=0.001)
+    end_job(hook, job, query_id)
+    assert hook.statement(query_id)[0] is Statement.SUCCEEDED
+    assert jobs(scoring, "bad_day_unheeded") == {"A1": "CANCELLED"}
+
+
+def test_a_statement_that_is_not_listed_yet_is_cancelled_and_attached_to(
+    scoring, task_context, sleeping_pool, monkeypatch
+) -> None:
+    store = task_context.store()
+    context = task_context("unlisted", store=store)
+    arguments = {"compute_pool": sleeping_pool, "force_rebuild": True}
+    task = slow("unlisted", wait_for_completion=False, **arguments)
+    task.execute(context)
+    query_id, hook = store.values[STATE_KEY]["query_id"], scoring.hook()
+    with monkeypatch.context() as patch:
+        patch.setattr(SnowMLHook, "statement", lambda *_: (Statement.UNKNOWN, ""))
+        assert slow("unlisted", plan_only=True, **arguments).execute(context)["action"] == "attach"
+        patch.setattr(batch_jobs, "_UNLISTED", 0)
+        assert slow("unlisted", plan_only=True, **arguments).execute(context)["action"] == "resubmit"
+        task.on_kill()
+    wait_for(lambda: hook.statement(query_id)[0] is Statement.FAILED, "the statement's end")
+
+
+def test_a_statement_that_nobody_knows_is_starting_for_a_while() -> None:
+    now = time.time()
+    assert is_starting(Statement.UNKNOWN, now) and is_starting(Statement.RUNNING, None)
+    assert not is_starting(Statement.UNKNOWN, now - 60) and not is_starting(Statement.UNKNOWN, None)
+    assert not is_starting(Statement.FAILED, now) and not is_starting(Statement.SUCCEEDED, now)
+
+
+def test_a_time_out_whose_cancellation_fails_stays_the_error(scoring, task_context, monkeypatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("not today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SnowMLHook, "cancel_job", refuse)
+        patch.setattr(SnowMLHook, "cancel_statement", refuse)
+        with pytest.raises(BatchJobTimeoutError, match="could not be cancelled and may still run: not today"):
+            slow("unstoppable", timeout=1).execute(task_context("unstoppable"))
+    hook = scoring.hook()
+    with hook.open_connection():
+        location = StageLocation.parse(
+            f"@ST/unstoppable/{batch_submission.owner_of(task_context('unstoppable')).job_name(1)}/",
+            hook.default_schema(),
+        )
+        manifest = manifest_of_output(hook, location)
+    kill_job(hook, QualifiedName.parse(manifest.job_name), manifest.query_id)
+
+
+def test_a_time_out_waits_for_the_end_so_that_a_retry_starts_anew(
+    scoring, task_context, sleeping_pool, monkeypatch
+) -> None:
+    store = task_context.store()
+    task = slow("slow_end", compute_pool=sleeping_pool, force_rebuild=True, start_timeout=1)
+    lose_cancels(monkeypatch, 15)
+    with pytest.raises(BatchJobStartTimeoutError) as caught:
+        task.execute(task_context("slow_end", store=store))
+    assert "could not be cancelled" not in str(caught.value)
+    assert scoring.hook().statement(store.values[STATE_KEY]["query_id"])[0] is Statement.FAILED
+
+
+def test_a_kill_while_a_retry_looks_ends_the_job_that_it_finds(scoring, task_context, monkeypatch) -> None:
+    first = slow("looked_at", wait_for_completion=False).execute(task_context("looked_at"))
+    hook = scoring.hook()
+    with hook.open_connection():
+        base = StageLocation.parse("@ST/looked_at", hook.default_schema())
+        manifest = manifest_of_output(hook, StageLocation.parse(first["job_output_location"]))
+        write_manifest(hook, base, replace(manifest, query_id=None))
+    wait_for(lambda: jobs(scoring, "bad_day_looked_at"), "the job")
+    task, real = slow("looked_at", wait_for_completion=False), batch_submission.find_attempts
+
+    def look_and_be_killed(*arguments: Any) -> Any:
+        found = real(*arguments)
+        task.on_kill()
+        return found
+
+    monkeypatch.setattr(batch_submission, "find_attempts", look_and_be_killed)
+    with pytest.raises(BatchJobCancelledError):
+        task.execute(task_context("looked_at"))
+    wait_for(lambda: jobs(scoring, "bad_day_looked_at") == {"A1": "CANCELLED"}, "CANCELLED")
