@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +28,7 @@ import snowflake.connector
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from airflow_processes import Airflow, AirflowSettings, airflow
+from airflow_processes import Airflow, AirflowSettings, airflow, free_ports, merged
 from demo import logs_of_failed
 
 pytestmark = pytest.mark.timeout(3600)
@@ -89,7 +92,44 @@ def connection(local_snowflake, example) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def running(connection, local_snowflake, tmp_path_factory) -> Iterator[Airflow]:
+def database() -> Iterator[AirflowSettings]:
+    """PostgreSQL, where it is installed: so many writers get in each other's way in SQLite."""
+    programs = [*Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    if not programs:
+        yield {}
+        return
+    (port,) = free_ports(1)
+    # It refuses to run as root.
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="snowml-postgres-") as directory:
+        if user:
+            shutil.chown(directory, "postgres", "postgres")
+        data = ["-D", f"{directory}/data"]
+        initdb = [str(programs[-1].with_name("initdb")), *data, "--username=airflow", "--auth=trust"]
+        subprocess.run([*user, *initdb], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+        options = ["-p", f"{port}", "-h", "127.0.0.1", "-k", directory, "-F"]
+        with subprocess.Popen([*user, str(programs[-1]), *data, *options], cwd=directory) as process:
+            deadline = time.monotonic() + 60
+            while not answers(port):
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            yield {
+                "database": {"sql_alchemy_conn": f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"}
+            }
+            process.send_signal(signal.SIGQUIT)  # at once
+
+
+def answers(port: int) -> bool:
+    import psycopg2
+
+    with contextlib.suppress(psycopg2.OperationalError):
+        psycopg2.connect(host="127.0.0.1", port=port, user="airflow", dbname="postgres").close()
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def running(connection, database, local_snowflake, tmp_path_factory) -> Iterator[Airflow]:
     """Airflow with the examples, which poll every second here; and with one that is always late."""
     directory = tmp_path_factory.mktemp("backfill")
     (dags := directory / "dags").mkdir()
@@ -109,7 +149,7 @@ def running(connection, local_snowflake, tmp_path_factory) -> Iterator[Airflow]:
         dags,
         parallelism=4,
         environment={"AIRFLOW_CONN_SNOWFLAKE_DEFAULT": local_snowflake.airflow_connection_into("BACKFILL")},
-        settings=SETTINGS,
+        settings=merged(SETTINGS, database),
         preload=["snowflake.connector", "airflow_provider_snowml.operators.inference"],
     ) as it:
         it.wait_for_dags([SCORE, BY_AIRPORT, LATE], timeout=300)
@@ -293,8 +333,10 @@ def test_the_image_of_a_new_version_is_built_once(connection, running):
 
 def test_a_run_that_is_late_says_so(running):
     backfill(running, LATE, 1)
-    logs = running.home / "logs"
+    logs = running.home / "logs" / "executor_callbacks" / LATE
     wait_until(
         running,
-        lambda: any("2013-01-01 is not done by" in file.read_text() for file in logs.rglob("*.log")),
+        lambda: any(
+            "2013-01-01 is not done by" in file.read_text() for file in logs.rglob("*") if file.is_file()
+        ),
     )
