@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CLEAN := env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV $(shell env | sed -n 's/^\(\(AIRFLOW\|SNOWFLAKE\)_*[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down env test chaos docs pictures lint format clean
+.PHONY: help install demo up down env test chaos verify bench docs pictures lint format clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -43,6 +43,21 @@ test: $(STAMP) ## Run the tests
 chaos: $(STAMP) ## Kill every operator at every request it sends, and try again; CHAOS_ARGS=--mutations without the protections
 	$(CLEAN) $(BIN)/python tests/chaos/matrix.py $(CHAOS_ARGS)
 
+# The connection is the user's own, so Airflow's variables stay; it holds secrets, so it is not printed.
+verify: $(STAMP) ## Try what we believe of Snowflake on a real account: CONN=<Airflow connection> POOL=<compute pool>
+	@CONN="$${CONN:-}" POOL="$${POOL:-}" env -u PYTHONPATH -u PYTHONHOME $(BIN)/python -W ignore -m verify $(VERIFY_ARGS)
+
+# In a virtual environment of its own: other providers, to compare with, would be in the way of the tests.
+BENCH_VENV := .venv-bench
+
+bench: $(BENCH_VENV)/.installed ## Measure what it costs, and write the tables of docs/benchmarks.md; takes about ten minutes
+	$(CLEAN) $(BENCH_VENV)/bin/python -W ignore -m benchmarks $(BENCH_ARGS)
+
+$(BENCH_VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(CLEAN) $(PYTHON) -m venv $(BENCH_VENV)
+	$(CLEAN) $(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,bench]'
+	@touch $@
+
 docs: $(STAMP) ## Build the documentation into docs/_build; a warning is an error
 	$(CLEAN) $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo "docs/_build/index.html"
@@ -61,4 +76,4 @@ format: $(STAMP) ## Format the code
 	$(CLEAN) $(BIN)/ruff format .
 
 clean: ## Remove .venv and what the tools cached
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(BENCH_VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,57 @@
+"""How many statements a run of each operator sends: the numbers may only go down."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import statements, waiting
+from benchmarks.statements import LOOK, reason
+
+AT_MOST = {
+    "register": 27,
+    "run_model": 30,
+    "batch": 24,
+    "batch_deferred": 28,
+    "success_sensor": 7,
+    "load": 18,
+    "create_service": 19,
+    "service_sensor": 6,
+    "drop_service": 4,
+    "create_monitor": 11,
+}
+
+
+@pytest.fixture(scope="module")
+def sent(local_snowflake, airflow_db) -> dict[str, list[str]]:
+    return statements.sent(local_snowflake)
+
+
+def test_no_operator_sends_more_than_it_did(sent) -> None:
+    numbers = {task: len(found) for task, found in sent.items()}
+    assert numbers.keys() == AT_MOST.keys()
+    too_many = {
+        task: [statements.plain(text) for text in sent[task]]
+        for task, number in numbers.items()
+        if number > AT_MOST[task]
+    }
+    assert not too_many, f"{numbers}: is each of these needed?"
+
+
+def test_every_statement_has_a_reason(sent) -> None:
+    without = [text for found in sent.values() for text in found if not reason(text)]
+    assert not without
+
+
+def test_what_waits_in_the_triggerer_is_listed_not_described(sent) -> None:
+    looks = [text.split(" ")[0] for text in sent["batch_deferred"] if reason(text).startswith(LOOK)]
+    # The worker's look before it defers, the listing, and the look into the job that has ended.
+    assert sorted(looks) == ["DESCRIBE", "LIST", "SHOW"]
+
+
+def test_tasks_that_wait_send_nothing_of_their_own(local_snowflake) -> None:
+    names = waiting.make_jobs(local_snowflake, 5)
+    found = waiting.measure_one(local_snowflake, "ours", names, interval=1.0)
+    assert found["ended"] == 0
+    assert found["logins"] == 0
+    assert found["statements"] == found["looks"], "something else than the one listing was sent"
+    assert 1 <= found["looks"] <= found["seconds"] + 1

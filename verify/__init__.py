@@ -1,0 +1,1 @@
+"""What we believe of Snowflake, tried on a real account: ``make verify``."""

@@ -1,0 +1,55 @@
+"""A check: one belief, and what trying it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from verify.place import Place
+
+
+class Differs(Exception):
+    """The belief does not hold; the message says what was seen."""
+
+
+class NotTried(Exception):
+    """It could not be tried; the message says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One belief.
+
+    :param name: as ``--only`` and the table in the docs name it.
+    :param belief: one sentence.
+    :param run: tries it; returns what was seen if that is worth a word.
+    :param wants_pool: whether it needs a compute pool.
+    """
+
+    name: str
+    belief: str
+    run: Callable[[Place], str | None]
+    wants_pool: bool
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(
+    name: str, belief: str, *, wants_pool: bool = False
+) -> Callable[[Callable[[Place], str | None]], Callable[[Place], str | None]]:
+    """Register a check; they run in the order in which they are registered."""
+
+    def register(function: Callable[[Place], str | None]) -> Callable[[Place], str | None]:
+        CHECKS[name] = Check(name, belief, function, wants_pool)
+        return function
+
+    return register
+
+
+def must(holds: bool, seen: object) -> None:
+    """:raises Differs: with what was seen, unless it holds."""
+    if not holds:
+        raise Differs(str(seen))
