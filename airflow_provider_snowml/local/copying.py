@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from .catalog import LOADED_FILES, Qualified
 from .errors import SnowflakeError, compilation_error, unsupported
 from .grammar import Reader, quote, string_literal
+from .parquet import dictionary_columns
 from .results import COPY, UNKNOWN, Result, rows
 from .staged_files import read_schema, snowflake_type
 from .stages import StageFile, StageLocation
@@ -109,7 +110,13 @@ def _encode(table: pa.Table, kind: str, form: dict[str, Any], header: bool) -> b
     if kind == "PARQUET":
         if not header:
             table = table.rename_columns([f"_COL_{i}" for i in range(table.num_columns)])
-        pq.write_table(_plain(table), sink, compression="NONE" if compression == "NONE" else "snappy")
+        plain = _plain(table)
+        pq.write_table(
+            plain,
+            sink,
+            compression="NONE" if compression == "NONE" else "snappy",
+            use_dictionary=dictionary_columns(plain.schema),
+        )
         return bytes(sink.getvalue())
     if kind == "CSV":
         options = pc.WriteOptions(

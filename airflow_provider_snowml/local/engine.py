@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import os
 import re
 import threading
 import time
@@ -55,6 +56,8 @@ _PROPERTIES = (
     exp.SchemaCommentProperty,
     exp.CopyGrantsProperty,
 )
+# A model is asked by each of them for 2,048 rows; the more ask, the more rows it gets at once.
+_THREADS = 8
 _ATTEMPTS = 50
 
 # fakesnow casts what is summed to DOUBLE, in case it is text. Sums of whole numbers must stay
@@ -102,6 +105,7 @@ class Engine:
         self._fake = FakeSnow(
             create_database_on_connect=False, create_schema_on_connect=False, db_path=directory
         )
+        self._fake.duck_conn.execute(f"SET threads = {max(_THREADS, os.cpu_count() or 1)}")
         for file in sorted(directory.glob("*.db")):
             self._attach(file.stem)
             self._fake.duck_conn.execute(

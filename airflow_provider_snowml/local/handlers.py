@@ -22,6 +22,7 @@ def _fake_sandbox() -> types.ModuleType:
     def vectorized(**options: Any) -> Callable[[Any], Any]:
         def decorate(function: Any) -> Any:
             function._flatten_object_input = options.get("flatten_object_input", False)
+            function._max_batch_size = options.get("max_batch_size")
             return function
 
         return decorate
@@ -64,6 +65,16 @@ def call_function(function: Callable[..., Any], frame: pd.DataFrame) -> list[Any
     """A method of type FUNCTION: one value per row, a dict where the SQL type is OBJECT."""
     answer = function(frame)
     return answer if isinstance(answer, list) else list(answer)
+
+
+def batches(function: Any, frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows, by as many as the function takes at once."""
+    size = getattr(function, "_max_batch_size", None) or len(frame)
+    if size >= len(frame):
+        yield frame
+        return
+    for start in range(0, len(frame), size):
+        yield frame.iloc[start : start + size].reset_index(drop=True)
 
 
 def flatten(function: Any, frame: pd.DataFrame) -> pd.DataFrame:

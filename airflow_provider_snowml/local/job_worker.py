@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from .containers import DONE, FAILED, RUNNING, write_state
 from .job_input import packed, unpack, with_content
+from .parquet import dictionary_columns
 
 ROWS_AT_ONCE = 20_000
 SCHEDULING_SECONDS = 1.0  # a job is seen PENDING for a moment, as it is (for longer) in Snowflake
@@ -114,7 +115,11 @@ def run(spec: dict[str, Any], handler: Any) -> int:
             if mishap in ("partial_output", "lose_rows"):
                 result = result.slice(0, result.num_rows // 2)
             if writer is None:
-                writer = pq.ParquetWriter(output / f"part_{number}.parquet", result.schema)
+                writer = pq.ParquetWriter(
+                    output / f"part_{number}.parquet",
+                    result.schema,
+                    use_dictionary=dictionary_columns(result.schema),
+                )
             writer.write_table(result.cast(writer.schema))
             rows += result.num_rows
         if writer is not None:

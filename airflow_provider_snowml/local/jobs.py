@@ -19,6 +19,7 @@ from .faults import STATEMENT_KINDS
 from .grammar import Reader
 from .job_input import ENCODINGS
 from .models import Method, Model, Version
+from .parquet import dictionary_columns
 from .results import Result, rows
 from .statements import statement
 
@@ -340,7 +341,7 @@ def write_input(directory: Path, table: pa.Table) -> None:
         if pa.types.is_decimal(field.type):
             plain = pa.int64() if field.type.scale == 0 else pa.float64()
             table = table.set_column(i, field.name, table.column(i).cast(plain))
-    pq.write_table(table, directory / "data.parquet")
+    pq.write_table(table, directory / "data.parquet", use_dictionary=dictionary_columns(table.schema))
 
 
 def _service_specification(spec: dict[str, dict[str, Any]], model: Model, version: Version) -> str:

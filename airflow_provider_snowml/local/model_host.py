@@ -56,7 +56,7 @@ def serve(connection: Connection, directory: str) -> None:
 
 
 def _answer(methods: dict[str, Any], package: Package, request: pa.Table) -> pa.Table:
-    from .handlers import call_function, flatten, json_default
+    from .handlers import batches, call_function, flatten, json_default
 
     metadata = request.schema.metadata
     name = metadata[HANDLER].decode()
@@ -65,11 +65,15 @@ def _answer(methods: dict[str, Any], package: Package, request: pa.Table) -> pa.
     if metadata[RETURNS] == b"TABLE":
         return _table_answer(methods[name], request, int(metadata[KEYS]))
     frame = flatten(methods[name], request.to_pandas())
-    values = call_function(methods[name], frame)
-    if len(values) != len(frame):
-        raise ValueError(f"returned {len(values)} rows for {len(frame)}")
+    values: list[Any] = []
+    for batch in batches(methods[name], frame):
+        answer = call_function(methods[name], batch)
+        if len(answer) != len(batch):
+            raise ValueError(f"returned {len(answer)} rows for {len(batch)}")
+        values += answer
     if metadata[RETURNS] == b"OBJECT":
-        column = pa.array([json.dumps(v, default=json_default) for v in values], pa.string())
+        encode = json.JSONEncoder(default=json_default).encode
+        column = pa.array([encode(v) for v in values], pa.string())
     else:
         column = pa.array(values, from_pandas=True)
     return pa.table({"result": column})

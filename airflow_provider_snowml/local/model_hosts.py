@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,11 +81,51 @@ class _Host:
         self._connection.close()
 
 
+class _Asked:
+    """Rows that a function is asked for, and what came of it.
+
+    :param rows: a column per argument.
+    """
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows
+        self.answer: pa.Array | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+    def result(self) -> pa.Array:
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+def _answer(together: list[_Asked], call: Callable[[pa.Table], pa.Table]) -> None:
+    """Ask for all at once; what fails, fails for all of the statement."""
+    try:
+        found = call(pa.concat_tables([asked.rows for asked in together])).column(0).combine_chunks()
+    except BaseException as error:
+        for asked in together:
+            asked.error = error
+        return
+    start = 0
+    for asked in together:
+        asked.answer = found.slice(start, asked.rows.num_rows)
+        start += asked.rows.num_rows
+
+
 class ModelHosts:
-    """:param log: what the models print."""
+    """A function is asked in the engine's vectors, by several threads at once. What a statement's others have
+    asked while the model's process was busy goes there together: a call costs as much as its rows.
+
+    :param log: what the models print.
+    """
 
     def __init__(self, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._asked: dict[tuple[object, ...], list[_Asked]] = {}
         self._log = log
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
@@ -98,8 +139,25 @@ class ModelHosts:
         :raises SnowflakeError: 100357 with what the model's code raised; 604 if it was cancelled.
         """
         returns = "OBJECT" if method.return_type == "OBJECT" else "VALUE"
-        answer = self._call(version_id, package, method, returns, table, 0, query)
-        return answer.column(0).combine_chunks()
+        asked, key = _Asked(table), (version_id, method.handler, query.id if query is not None else object())
+        with self._lock:
+            self._asked.setdefault(key, []).append(asked)
+        try:
+            while True:
+                host = self._host(version_id, package)
+                with host.held(query):
+                    if asked.is_over:
+                        return asked.result()
+                    if host.alive:  # another statement's end may have been the end of it
+                        with self._lock:
+                            together = self._asked.pop(key)
+                        _answer(together, partial(host.call, method, returns, keys=0, query=query))
+        finally:
+            with self._lock:
+                if asked in (left := self._asked.get(key, [])):
+                    left.remove(asked)
+                if not left:
+                    self._asked.pop(key, None)
 
     def call_table_function(
         self,
