@@ -15,13 +15,15 @@ from email.utils import parsedate_to_datetime
 
 from airflow_provider_snowml.core.batch_job import ENDED, MANIFEST_FILE, SUCCESS_FILE, JobManifest
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation, literal
-from airflow_provider_snowml.hooks.batch_jobs import INPUT_SUFFIX, input_directory, is_starting
+from airflow_provider_snowml.hooks.batch_jobs import (
+    INPUT_SUFFIX,
+    REMOVED_FILE,
+    input_directory,
+    is_starting,
+)
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 log = logging.getLogger(__name__)
-
-# The manifest of an attempt whose removal has begun: it says whose the rest is.
-REMOVED_FILE = "removed.json"
 
 
 @dataclass
@@ -140,8 +142,9 @@ def remove_attempt(
     if remains.has(SUCCESS_FILE):
         # First, and alone: what is left of the output meanwhile must not pass for all of it.
         hook.rows(f"REMOVE {literal(output.sql + SUCCESS_FILE)}")
-    if any("/data/" in path for path in remains.input):
-        hook.remove_files(beside / "data")
+    inner = {path.removeprefix(beside.path).rpartition("/")[0] for path in remains.input}
+    for data in sorted(inner - {""}):
+        hook.remove_files(beside / data)
     if remains.output:
         hook.remove_files(output)
     hook.rows(f"REMOVE {literal(beside.sql + REMOVED_FILE)}")

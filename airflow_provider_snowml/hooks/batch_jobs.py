@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Collection
@@ -16,6 +17,7 @@ from airflow_provider_snowml.core.batch_job import (
     Attempt,
     JobManifest,
     JobOwner,
+    RunRef,
 )
 from airflow_provider_snowml.core.batch_poller import Observation, Outcome, Poller, Statement, Verdict
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
@@ -33,6 +35,8 @@ from airflow_provider_snowml.hooks.watching import KeptConnection, log_change
 log = logging.getLogger(__name__)
 
 INPUT_SUFFIX = "_snowml_input"
+# The manifest of an attempt whose removal has begun: it says whose the rest is.
+REMOVED_FILE = "removed.json"
 END_TIMEOUT = 300.0
 _UNLISTED = 30.0  # how long a statement that was sent may be unknown
 _KILL_TIMEOUT = 2.0  # of the five seconds that a killed worker has
@@ -45,6 +49,17 @@ def input_directory(job_output: StageLocation, job_name: str) -> StageLocation:
     :param job_name: the job's bare name.
     """
     return job_output.beside(INPUT_SUFFIX) / job_name
+
+
+def data_directory(job_output: StageLocation, job_name: str, run: RunRef) -> StageLocation:
+    """Where a run copies a job's input: runs that want the same job at once do not write over each other.
+
+    :param job_output: the output base, ``output_stage_location``.
+    :param job_name: the job's bare name.
+    :param run: the run.
+    """
+    digest = hashlib.sha256(f"{run.run_id}/{run.clear_number}".encode()).hexdigest()[:8]
+    return input_directory(job_output, job_name) / f"data_{digest}"
 
 
 def manifest_of_output(hook: SnowMLHook, job_output_location: StageLocation) -> JobManifest | None:
@@ -98,6 +113,34 @@ def write_manifest(hook: SnowMLHook, output_base: StageLocation, manifest: JobMa
     """Write the manifest beside the job's input."""
     name = QualifiedName.parse(manifest.job_name).name.name
     hook.write_file(input_directory(output_base, name), MANIFEST_FILE, manifest.to_json().encode())
+
+
+def claim(hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest) -> None:
+    """Write a job's first manifest, unless another try has done so since we looked.
+
+    :raises BatchJobConflictError: if one has.
+    """
+    other = manifest_of_output(hook, StageLocation.parse(manifest.output_location))
+    if other is None:  # or it is unreadable
+        write_manifest(hook, output_base, manifest)
+        return
+    if manifest.input_rows is not None and other.input_location != manifest.input_location:
+        hook.remove_files(StageLocation.parse(manifest.input_location))
+    raise _taken(other)
+
+
+def check_is_ours(hook: SnowMLHook, manifest: JobManifest) -> None:
+    """Check that no other run has replaced a job's manifest: two may have looked before either wrote.
+
+    :raises BatchJobConflictError: if one has.
+    """
+    there = manifest_of_output(hook, StageLocation.parse(manifest.output_location))
+    if there is not None and there.run != manifest.run:
+        raise _taken(there)
+
+
+def _taken(other: JobManifest) -> BatchJobConflictError:
+    return BatchJobConflictError(f"Run {other.run_id} got job {other.job_name} first, at the same moment.")
 
 
 def is_starting(statement: Statement, submitted_at: float | None) -> bool:

@@ -17,7 +17,6 @@ from airflow_provider_snowml.exceptions import (
     InvalidArgumentError,
 )
 from airflow_provider_snowml.hooks.batch_cleanup import (
-    REMOVED_FILE,
     Remains,
     count_files,
     find_remains,
@@ -26,6 +25,7 @@ from airflow_provider_snowml.hooks.batch_cleanup import (
     remove_attempt,
     stem_of,
 )
+from airflow_provider_snowml.hooks.batch_jobs import REMOVED_FILE
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, exactly_one, run_of
 

@@ -21,7 +21,7 @@ from airflow_provider_snowml.core.batch_job import (
     RunRef,
     decide,
 )
-from airflow_provider_snowml.core.names import QualifiedName, StageLocation
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation, literal
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     BatchJobOwnershipError,
@@ -29,6 +29,10 @@ from airflow_provider_snowml.exceptions import (
     RowCountError,
 )
 from airflow_provider_snowml.hooks.batch_jobs import (
+    REMOVED_FILE,
+    check_is_ours,
+    claim,
+    data_directory,
     end_job,
     find_attempts,
     find_statement,
@@ -169,7 +173,9 @@ def plan(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, context: Context)
     statement = replace(work.statement, name=job)
     rows = None
     if work.query is not None:
-        statement = replace(statement, input_location=_input_location(work, job))
+        statement = replace(
+            statement, input_location=data_directory(work.statement.output_location, job.name.name, found.run)
+        )
         rows = int(hook.value(f"SELECT COUNT(*) FROM ({work.query}\n)"))
     return {
         "action": found.decision.action.value,
@@ -275,8 +281,10 @@ def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situat
     location, rows = statement.input_location, None
     output = statement.output_location / job.name.name
     if work.query is not None:
-        location = _input_location(work, job)
-        hook.remove_files(input_directory(statement.output_location, job.name.name))
+        beside = input_directory(statement.output_location, job.name.name)
+        location = data_directory(statement.output_location, job.name.name, found.run)
+        hook.remove_files(location)
+        hook.rows(f"REMOVE {literal(beside.sql + REMOVED_FILE)}")  # a clean-up's, that left the name free
         rows = hook.copy_into_location(location, work.query)
         log.info("Copied %d rows to %s.", rows, location)
         if not rows and task.on_empty == "skip":
@@ -299,7 +307,7 @@ def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situat
         keeps_row_count=work.function.keeps_row_count and task.row_count_check == "equal",
         submitted_at=time.time() if rows == 0 else None,
     )
-    write_manifest(hook, statement.output_location, manifest)
+    claim(hook, statement.output_location, manifest)
     return manifest
 
 
@@ -310,10 +318,6 @@ def _write_empty_result(hook: SnowMLHook, manifest: JobManifest) -> Submission:
         "The input of %s has no rows: an empty result is written, and no job started.", manifest.job_name
     )
     return Submission(manifest, None)
-
-
-def _input_location(work: Work, job: QualifiedName) -> StageLocation:
-    return input_directory(work.statement.output_location, job.name.name) / "data"
 
 
 def _submit(
@@ -329,11 +333,13 @@ def _submit(
         name=QualifiedName.parse(manifest.job_name),
         input_location=StageLocation.parse(manifest.input_location),
     )
+    check_is_ours(hook, manifest)
     on_live(manifest.job_name, None, False)
     submitted_at = time.time()
     try:
         query_id = hook.submit(statement.sql())
     except ObjectExistsError:
+        check_is_ours(hook, manifest)
         # Our own earlier submit, whose reply was lost, came through after we had looked.
         log.info("Job %s exists by now; attaching to it.", manifest.job_name)
         return Submission(manifest, None)

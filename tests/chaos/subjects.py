@@ -66,7 +66,7 @@ def _write_output(hook: Any, name: str, where: str) -> None:
         version_reference="default",
         version="V1",
         function="predict",
-        input_location=f"@{SCHEMA}.ST/loads_snowml_input/{name}/data/",
+        input_location=f"@{SCHEMA}.ST/loads_snowml_input/{name}/data_0/",
         output_location=f"@{SCHEMA}.ST/loads/{name}/",
         input_rows=30,
         keeps_row_count=True,
@@ -165,9 +165,9 @@ class Batch(Subject):
         inputs = self.files(f"{self.base}_snowml_input")
         if inputs and not any(name.endswith("manifest.json") for name in inputs):
             # An interrupted COPY may have written files that the next one does not overwrite.
-            job = inputs[0].split("/")[0]
+            job, data = inputs[0].split("/")[:2]
             self.control.rows(
-                f"COPY INTO @{SCHEMA}.ST/{self.base}_snowml_input/{job}/data/stray FROM "
+                f"COPY INTO @{SCHEMA}.ST/{self.base}_snowml_input/{job}/{data}/stray FROM "
                 f"(SELECT * FROM {SCHEMA}.X LIMIT 3) FILE_FORMAT = (TYPE = PARQUET) HEADER = TRUE"
             )
 

@@ -10,8 +10,10 @@ import pytest
 
 from airflow_provider_snowml.core.batch_job import MANIFEST_FILE, JobManifest
 from airflow_provider_snowml.core.names import StageLocation
-from airflow_provider_snowml.exceptions import BatchJobOwnershipError
-from airflow_provider_snowml.hooks.batch_jobs import manifest_of_output, write_manifest
+from airflow_provider_snowml.exceptions import BatchJobConflictError, BatchJobOwnershipError
+from airflow_provider_snowml.hooks.batch_jobs import input_directory, manifest_of_output, write_manifest
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators import batch_submission
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
 
 
@@ -66,9 +68,7 @@ def test_another_tasks_job_under_our_name_is_an_error_that_names_both(scoring, t
     for owner in ("bad_day.theirs for 2013-06-01", "another_dag.theirs for 2013-06-01"):
         assert owner in str(caught.value)
     assert set(jobs(scoring, "theirs").values()) <= {"PENDING", "RUNNING"}
-    content = hook.read_file(
-        StageLocation.parse(manifest.input_location.removesuffix("data/")), MANIFEST_FILE
-    )
+    content = hook.read_file(input_directory(base, manifest.job_name.rpartition(".")[2]), MANIFEST_FILE)
     assert json.loads(content or b"{}")["dag_id"] == "another_dag"
 
 
@@ -79,3 +79,51 @@ def test_a_retry_rebuilds_no_image_that_its_first_try_builds(scoring, task_conte
     result = slow("rebuilt", 1, force_rebuild=True).execute(context)
     assert result["attempt"] == 1
     assert jobs(scoring, "rebuilt") == {"A1": "DONE"}
+
+
+def overtaken_at(patch: Any, owner: Any, step: str, other: Any, *, goes_on: bool = True) -> None:
+    """Another try, which has looked at the same moment, comes from beginning to end before a step."""
+    real = getattr(owner, step)
+
+    def wait_for_the_other(*arguments: Any) -> Any:
+        patch.setattr(owner, step, real)
+        patch.setattr(batch_submission, "find_attempts", lambda *_: [])
+        other()
+        return real(*arguments) if goes_on else None
+
+    patch.setattr(owner, step, wait_for_the_other)
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["before_manifest", "after_manifest"])
+def test_of_two_runs_at_the_same_moment_the_first_manifest_gets_the_job(
+    scoring, task_context, goes_on
+) -> None:
+    """Also if the slower one wrote its manifest too, and the faster one's replaced that."""
+    name, results = f"overtaken_{goes_on}", []
+    faster = slow(name, 600, wait_for_completion=False)
+    run_faster = lambda: results.append(faster.execute(task_context(name, run_id="faster")))  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        overtaken_at(patch, batch_submission, "claim", run_faster, goes_on=goes_on)
+        with pytest.raises(BatchJobConflictError, match="Run faster got job"):
+            slow(name, 600).execute(task_context(name, run_id="slower"))
+    hook = scoring.hook()
+    with hook.open_connection():
+        manifest = manifest_of_output(hook, StageLocation.parse(results[0]["job_output_location"]))
+        assert manifest is not None and manifest.run_id == "faster"
+        assert len(hook.files(StageLocation.parse(manifest.input_location))) == 1
+    assert set(jobs(scoring, name)) <= {"A1"}
+    faster.on_kill()
+
+
+def test_a_run_that_comes_between_anothers_manifest_and_its_job_leaves_both_alone(
+    scoring, task_context
+) -> None:
+    def run_late() -> None:
+        with pytest.raises(BatchJobConflictError, match="Run first got job"):
+            slow("claimed", 600).execute(task_context("claimed", run_id="late"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        overtaken_at(patch, SnowMLHook, "submit", run_late)
+        result = slow("claimed", 0).execute(task_context("claimed", run_id="first"))
+    assert (result["attempt"], result["output_rows"], result["reused"]) == (1, 1, False)
+    assert jobs(scoring, "claimed") == {"A1": "DONE"}
