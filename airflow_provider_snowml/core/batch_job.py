@@ -30,7 +30,8 @@ FAILURES = frozenset({"FAILED", "INTERNAL_ERROR"})
 CANCELLATIONS = frozenset({"CANCELLED", "DELETED"})
 ENDED = FAILURES | CANCELLATIONS | {DONE}
 NOT_STARTED = frozenset({"PENDING"})
-KNOWN = ENDED | NOT_STARTED | {"RUNNING", "CANCELLING", "SUSPENDING", "SUSPENDED", "DELETING"}
+ENDING = frozenset({"CANCELLING", "DELETING"})
+KNOWN = ENDED | ENDING | NOT_STARTED | {"RUNNING", "SUSPENDING", "SUSPENDED"}
 
 
 @dataclass(frozen=True)
@@ -242,8 +243,11 @@ def decide(
         return Decision(Action.SUBMIT, 1, "there is no earlier attempt")
     n, manifest = latest.number, latest.manifest
     if manifest is None:
+        if latest.is_live:
+            return Decision(Action.FOREIGN, n, "the job lives and has no manifest of this task here")
         if latest.status is not None:
-            return Decision(Action.FOREIGN, n, "the job has no manifest of this task")
+            # Ours, with another output_stage_location, or somebody's: it has ended, and is left as it is.
+            return Decision(Action.SUBMIT, n + 1, f"attempt {n} is {latest.status}, and not of this output")
         if latest.has_output:
             return Decision(Action.SUBMIT, n + 1, f"attempt {n} left output and nothing else")
         return Decision(Action.SUBMIT, n, f"attempt {n} ended before its input was complete")
@@ -274,8 +278,8 @@ def _same_try(latest: Attempt) -> Decision:
         if latest.has_output:
             return Decision(Action.SUBMIT, n + 1, f"the job of attempt {n} is gone and its output is partial")
         return Decision(Action.RESUBMIT, n, f"attempt {n} has its input but no job")
-    if status == "CANCELLING":
-        return _next(latest, f"attempt {n} is being cancelled")
+    if status in ENDING:
+        return _next(latest, f"attempt {n} is {status}")
     if status in FAILURES | CANCELLATIONS:
         return Decision(Action.SUBMIT, n + 1, f"attempt {n} is {status}")
     return Decision(Action.ATTACH, n, f"attempt {n} is {status}")

@@ -83,14 +83,21 @@ class Poller:
 
     :param limits: how long to wait.
     :param path_only: wait for ``_SUCCESS`` alone, of a job that nobody named.
+    :param memory: what another process' poller remembered of the same wait.
     """
 
-    def __init__(self, limits: Limits, *, path_only: bool = False) -> None:
+    def __init__(
+        self, limits: Limits, *, path_only: bool = False, memory: tuple[int, float | None] = (0, None)
+    ) -> None:
         self.limits = limits
         self.path_only = path_only
-        self._errors = 0
         self._started = False
-        self._suspect_since: float | None = None
+        self._errors, self._suspect_since = memory
+
+    @property
+    def memory(self) -> tuple[int, float | None]:
+        """How many looks in a row failed, and since when something is missing."""
+        return self._errors, self._suspect_since
 
     def failed(self, error: str, now: float) -> Verdict:
         """Judge a look that failed."""

@@ -170,7 +170,7 @@ class Evaluation:
             steps["CALIBRATION"] = (
                 f"SELECT LEAST(FLOOR({score} * {self.bins}), {self.bins - 1}) AS BIN, COUNT(*) AS N, "
                 f"AVG({score}) AS PROBABILITY, AVG(IFF(LABEL, 1, 0)::DOUBLE) AS POSITIVE "
-                "FROM LABELLED GROUP BY BIN"
+                "FROM LABELLED GROUP BY 1"
             )
         return steps
 

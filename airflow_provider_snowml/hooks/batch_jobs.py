@@ -62,6 +62,16 @@ def data_directory(job_output: StageLocation, job_name: str, run: RunRef) -> Sta
     return input_directory(job_output, job_name) / f"data_{digest}"
 
 
+def own_directory(location: StageLocation, job: QualifiedName) -> StageLocation:
+    """A job's own output directory, from that or from the base that it lies in.
+
+    :param location: ``<base>/<job name>/`` or ``<base>/``.
+    :param job: the job.
+    """
+    is_own = location.path.rstrip("/").rpartition("/")[2] == job.name.name
+    return location if is_own else location / job.name.name
+
+
 def manifest_of_output(hook: SnowMLHook, job_output_location: StageLocation) -> JobManifest | None:
     """The manifest of the job that wrote a directory, if this provider made the job."""
     parts = job_output_location.path.rstrip("/").rsplit("/", 1)
@@ -264,6 +274,14 @@ def log_tail(hook: SnowMLHook, job: QualifiedName, lines: int = 50) -> str:
         return f"(its logs could not be read: {error})"
 
 
+def build_log_tail(hook: SnowMLHook, made: QualifiedName, query_id: str, lines: int = 50) -> str:
+    """The end of an image build's logs; empty if there was none, or they cannot be read."""
+    try:
+        return hook.job_logs(build_job(made, query_id), lines)
+    except SnowMLError:
+        return ""
+
+
 class JobWatch:
     """Looks at one job again and again, over one connection that it keeps and replaces when it breaks.
 
@@ -351,8 +369,10 @@ class JobsWatch:
         seen: dict[Waited, Observation | str] = {}
         try:
             with self._connection.use() as hook:
-                names = any(job.job_name for job in waited)
-                statuses = hook.list_jobs(self.schema, f"{PREFIX}_") if names else {}
+                names = [QualifiedName.parse(job.job_name).name.name for job in waited if job.job_name]
+                ours = f"{PREFIX}_"
+                prefix = ours if all(name.startswith(ours) for name in names) else ""
+                statuses = hook.list_jobs(self.schema, prefix) if names else {}
                 live = {
                     job_identifier(self.schema, name).sql: status
                     for name, status in statuses.items()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_snowml.core.model_evaluation import Evaluation
 from airflow_provider_snowml.core.model_ref import ModelFunction, ModelVersionRef
-from airflow_provider_snowml.exceptions import EvaluationError
-from airflow_provider_snowml.hooks.errors import mapped_errors
+from airflow_provider_snowml.exceptions import EvaluationError, InvalidArgumentError
+from airflow_provider_snowml.hooks.inference import predictions
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+if TYPE_CHECKING:
+    from snowflake.snowpark import Session
 
 
 def predictions_query(
     hook: SnowMLHook,
-    session: Any,
+    session: Session,
     ref: ModelVersionRef,
     function: ModelFunction,
     query: str,
@@ -23,22 +26,21 @@ def predictions_query(
 ) -> str:
     """The query that gives a version's predictions beside the rows of another query. It runs nothing.
 
-    :param hook: the hook.
-    :param session: a Snowpark session.
+    :param hook: the hook that the session is of.
+    :param session: an open session.
     :param ref: the version.
-    :param function: its function, not a table function.
+    :param function: its function.
     :param query: the rows.
     :param inference_params: parameters of the method.
+    :raises InvalidArgumentError: for a table function, whose rows are not those of the query.
     """
-    with mapped_errors():
-        version = hook.registry(session, ref.model.parent).get_model(ref.model.name.sql)
-        predictions = version.version(ref.version_sql).run(
-            session.sql(query),
-            function_name=function.target_method,
-            params=dict(inference_params) if inference_params else None,
+    if not function.keeps_row_count:
+        raise InvalidArgumentError(
+            f"{function.target_method} is a {function.type}; what it gives does not stand beside the labels. "
+            "Name a function that gives one row for each."
         )
-        (sql,) = predictions.queries["queries"]
-    return str(sql)
+    found = predictions(hook, session, ref, function, query, params=inference_params)
+    return str(found.queries["queries"][-1])
 
 
 def evaluate(hook: SnowMLHook, evaluation: Evaluation, predictions: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import (
     JobWatch,
+    build_log_tail,
     end_job,
     is_over,
     kill_job,
@@ -403,8 +404,12 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
                 end_job(hook, job, query_id, submitted_at=manifest.submitted_at, wait=LATE_END)
             except Exception as error:  # whatever it is, the time-out is what went wrong
                 message += f" It could not be cancelled and may still run: {error}"
-        # A statement that fails leaves no job, and no logs.
-        logs = log_tail(hook, job) if verdict.status is not None else ""
+        # A statement that failed has left no job; what there is to read is of its image build.
+        logs = ""
+        if verdict.status is not None:
+            logs = log_tail(hook, job)
+        elif query_id:
+            logs = build_log_tail(hook, job, query_id)
         hint = explain_error(f"{message}\n{logs}")
         tail = message + (f" The end of its logs:\n{logs}\n" if logs else "\n")
         tail += f"Probably: {hint}\n" if hint else ""

@@ -21,7 +21,7 @@ from airflow_provider_snowml.core.batch_job import (
     RunRef,
     decide,
 )
-from airflow_provider_snowml.core.names import QualifiedName, StageLocation, literal
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation, literal
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     BatchJobOwnershipError,
@@ -212,9 +212,9 @@ def look(
     latest = _as_remembered(hook, attempts, state)
     model = QualifiedName.parse(task.model_name, schema, what="model name")
     pinned = _pinned_version(task, model, run, latest, state)
-    if pinned is None and is_backfill(context) and task.version_name.upper() in ("DEFAULT", "LAST"):
-        log.warning("Each run of this backfill resolves version %r for itself: pin one.", task.version_name)
     work = resolve(task, hook, schema, model, output, pinned)
+    if is_backfill(context) and work.ref.version != Identifier.parse(task.version_name).name:
+        log.warning("Each run of this backfill resolves version %r for itself: pin one.", task.version_name)
     decision = decide(
         owner=owner,
         run=run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -147,7 +148,8 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
             result = evaluate(hook, evaluation, predictions)
             stored_as = as_text(self.stored_as)
             if stored_as:
-                refuse_dollar_quotes(stored_as, what="stored_as")
+                # The labels in it are the table's.
+                refuse_dollar_quotes(json.dumps([stored_as, result]), what="evaluation")
                 registry = hook.registry(session, model.parent)
                 registry.get_model(model.name.sql).version(ref.version_sql).set_metric(stored_as, result)
         self.log.info("%s %s on %d rows: %s", model, ref.version, result["rows"], result["metrics"])

@@ -11,7 +11,12 @@ from airflow.sdk import Context
 from airflow_provider_snowml.core.model_ref import check_columns, check_params, check_partition_column
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.core.partition_load import PartitionLoad
-from airflow_provider_snowml.exceptions import InvalidArgumentError, RunCancelledError, StatementError
+from airflow_provider_snowml.exceptions import (
+    InvalidArgumentError,
+    RunCancelledError,
+    SnowMLError,
+    StatementError,
+)
 from airflow_provider_snowml.hooks.inference import cancel_statements, check_service, predictions
 from airflow_provider_snowml.hooks.loading import append, count_rows, replace_slice, temporary_name
 from airflow_provider_snowml.hooks.services import service_name
@@ -154,6 +159,7 @@ class SnowMLRunModelOperator(SnowMLOperator):
         check_partition_column(function, partition_column, columns, source=source)
 
         self._session_id = session.session_id
+        self._stop_if_killed()
         found = predictions(
             hook,
             session,
@@ -199,7 +205,10 @@ class SnowMLRunModelOperator(SnowMLOperator):
         self._killed.set()
         if self._session_id is not None:
             # A hook of its own: the one in use is in the middle of a request.
-            cancel_statements(self.get_hook(), self._session_id)
+            try:
+                cancel_statements(self.get_hook(), self._session_id)
+            except SnowMLError as error:
+                self.log.warning("What this try runs could not be cancelled, and may go on: %s", error)
 
     def _stop_if_killed(self) -> None:
         """Between two statements a kill has nothing to cancel."""

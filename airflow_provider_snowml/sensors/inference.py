@@ -22,10 +22,12 @@ from airflow_provider_snowml.exceptions import (
     PollingError,
     SnowMLError,
 )
-from airflow_provider_snowml.hooks.batch_jobs import log_tail
+from airflow_provider_snowml.hooks.batch_jobs import log_tail, own_directory
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import as_text
+from airflow_provider_snowml.operators.base import as_text, run_of
 from airflow_provider_snowml.triggers.inference import UNRESOLVED, SnowMLBatchJobTrigger
+
+STATE_KEY = "snowml_batch_success"
 
 
 class SnowMLBatchSuccessSensor(BaseSensorOperator):
@@ -33,15 +35,15 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
 
     With ``job_name`` it also wants the job DONE, and fails at once when the job has failed or was cancelled,
     or is DONE without ``_SUCCESS`` after ``grace``. Without, it waits for the file alone, of a job that
-    somebody else runs. With ``mode="reschedule"`` each look is by a new process, so that ``grace`` and
-    passing errors are not counted from one to the next: only ``timeout`` ends a wait for what is missing.
+    somebody else runs.
 
     XCom: ``{"job_output_location", "job_name", "status"}``.
 
     Privileges: READ on the stage; MONITOR on the job. See
     https://docs.snowflake.com/en/sql-reference/sql/execute-inference-job-service.
 
-    :param job_output_location: the job's own directory, ``<output_stage_location>/<job name>/``.
+    :param job_output_location: the job's own directory, ``<output_stage_location>/<job name>/``; with
+        ``job_name``, the directory above is enough.
     :param job_name: the job, ``[[database.]schema.]name``.
     :param grace: seconds that ``_SUCCESS`` may come after DONE, and a job may be missing.
     :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
@@ -112,10 +114,12 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             name = as_text(self.job_name)
             job = QualifiedName.parse(name, default, what="job_name") if name else None
             hook.check_internal_stage(location.stage)
+        if job is not None:
+            location = own_directory(location, job)
         self.job_output_location, self.job_name = location.sql, job.sql if job else None
         # What has ended already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can take
         # the task for crashed when it runs again before its first worker process is seen to have ended.
-        if self.deferrable and self._look().outcome is Outcome.WAIT:
+        if self.deferrable and self._look(context).outcome is Outcome.WAIT:
             self._defer()
         try:
             super().execute(context)
@@ -160,11 +164,13 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:
         """Look once."""
-        return self._judge(SnowMLHook(**self._hook_arguments()), self._look())
+        return self._judge(SnowMLHook(**self._hook_arguments()), self._look(context))
 
-    def _look(self) -> Verdict:
+    def _look(self, context: Context) -> Verdict:
         if self._poller is None:
-            self._poller = Poller(Limits(grace=self.grace), path_only=self.job_name is None)
+            self._poller = Poller(
+                Limits(grace=self.grace), path_only=self.job_name is None, memory=self._memory(context)
+            )
         hook = SnowMLHook(**self._hook_arguments())
         job = QualifiedName.parse(self.job_name) if self.job_name else None
         try:
@@ -174,8 +180,19 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         else:
             verdict = self._poller.observed(seen, time.time())
         self._status = verdict.status
+        if self.reschedule:
+            # The next look is by another process.
+            noted: Any = {"try": _this_try(context), "memory": list(self._poller.memory)}
+            context["task_state_store"].set(STATE_KEY, noted)
         self.log.info("%s: %s", self.job_name or self.job_output_location, verdict.detail)
         return verdict
+
+    def _memory(self, context: Context) -> tuple[int, float | None]:
+        noted: Any = context["task_state_store"].get(STATE_KEY, None) if self.reschedule else None
+        if noted is None or noted["try"] != _this_try(context):
+            return 0, None
+        errors, suspect_since = noted["memory"]
+        return errors, suspect_since
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""
@@ -188,6 +205,8 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             location = StageLocation.parse(self.job_output_location, default)
             name = as_text(self.job_name)
             job = QualifiedName.parse(name, default) if name else None
+            if job is not None:
+                location = own_directory(location, job)
             self.job_output_location, self.job_name = location.sql, job.sql if job else None
             self._judge(hook, Verdict(Outcome(event["outcome"]), event["detail"], event["status"]))
         return self._result()
@@ -220,3 +239,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             "job_name": self.job_name,
             "status": self._status,
         }
+
+
+def _this_try(context: Context) -> list[Any]:
+    return [*asdict(run_of(context)).values(), context["ti"].try_number]

@@ -12,7 +12,14 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.exceptions import InvalidArgumentError
-from airflow_provider_snowml.hooks.batch_jobs import JobsWatch, Waited, is_over, judge, kill_job
+from airflow_provider_snowml.hooks.batch_jobs import (
+    JobsWatch,
+    Waited,
+    is_over,
+    judge,
+    kill_job,
+    own_directory,
+)
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
@@ -89,6 +96,8 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
             job = QualifiedName.parse(self.job_name) if self.job_name is not None else None
         except InvalidArgumentError:
             return False
+        if job is not None:
+            location = own_directory(location, job)
         self.job_output_location, self.job_name = location.sql, job.sql if job is not None else None
         return True
 

@@ -284,15 +284,34 @@ def test_a_deferred_run_waits_for_another_runs_job_of_its_key(scoring, task_cont
 
 
 def test_a_strangers_job_under_our_name_is_left_alone(scoring, task_context) -> None:
-    context = task_context("stranger")
-    slow("stranger", 0).execute(context)
+    job = slow("stranger", 600, wait_for_completion=False).execute(task_context("stranger"))["job_name"]
     hook = scoring.hook()
     with hook.open_connection():
         location = StageLocation.parse("@ST/stranger_snowml_input", hook.default_schema())
         hook.remove_files(location)
     with pytest.raises(BatchJobOwnershipError, match="no manifest"):
         slow("stranger", 0).execute(task_context("stranger", run_id="other"))
-    assert jobs(scoring, "stranger") == {"A1": "DONE"}
+    assert jobs(scoring, "stranger")["A1"] in ("PENDING", "RUNNING")
+    hook.cancel_job(QualifiedName.parse(job))
+
+
+def test_another_output_location_is_the_next_attempt_once_the_job_has_ended(scoring, task_context) -> None:
+    store = task_context.store()
+    slow("moved", 0, output_stage_location="@ST/moved_from").execute(task_context("moved", store=store))
+    result = slow("moved", 0, output_stage_location="@ST/moved_to").execute(
+        task_context("moved", store=store)
+    )
+    assert (result["attempt"], result["status"]) == (2, "DONE")
+    assert jobs(scoring, "moved") == {"A1": "DONE", "A2": "DONE"}
+
+
+def test_a_backfill_is_warned_of_a_version_that_may_move(scoring, task_context, caplog) -> None:
+    for reference, warns in (("champion", True), ("V1", False)):
+        caplog.clear()
+        context = task_context("warned")
+        context["dag_run"].run_type = "backfill"
+        batch("warned", version_name=reference, plan_only=True).execute(context)
+        assert ("pin one" in caplog.text) is warns
 
 
 def test_a_failed_job_fails_the_task_with_its_logs_and_a_retry_is_the_next_attempt(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -88,6 +89,7 @@ def test_it_waits_for_the_file_alone_where_no_job_is_named(scoring) -> None:
 class _TaskInstance:
     """What BaseSensorOperator asks of a task instance."""
 
+    run_id = "manual"
     start_date = None
     try_number = 1
     max_tries = 0
@@ -96,7 +98,18 @@ class _TaskInstance:
         return None
 
 
-CONTEXT: Any = {"ti": _TaskInstance()}
+class _StateStore(dict[str, Any]):
+    """What Airflow's ``task_state_store`` does."""
+
+    set = dict.__setitem__
+
+
+def context(ti: Any = None) -> Any:
+    dag_run = SimpleNamespace(clear_number=0)
+    return {"ti": ti or _TaskInstance(), "dag_run": dag_run, "task_state_store": _StateStore()}
+
+
+CONTEXT = context()
 
 
 def test_it_fails_at_once_when_the_named_job_has_failed(scoring, submitted) -> None:
@@ -157,12 +170,47 @@ def test_rescheduled_it_looks_anew_and_keeps_its_time(scoring, submitted) -> Non
         def get_first_reschedule_date(self, *_: Any) -> Any:
             return pendulum.now().subtract(hours=1)
 
+    late = context(Late())
     nothing = sensor(None, "@ST/never", mode="reschedule", timeout=60)
     with pytest.raises(AirflowSensorTimeout):
-        nothing.execute({"ti": Late()})
+        nothing.execute(late)
     nothing.soft_fail = True
     with pytest.raises(AirflowSkipException):
-        nothing.execute({"ti": Late()})
+        nothing.execute(late)
+
+
+def test_rescheduled_it_counts_the_grace_from_one_process_to_the_next(scoring, clock) -> None:
+    ours = context()
+    with pytest.raises(AirflowRescheduleException):
+        sensor("NOPE", "@ST/x", mode="reschedule", grace=60).execute(ours)
+    clock.tick(20)
+    with pytest.raises(AirflowRescheduleException):
+        sensor("NOPE", "@ST/x", mode="reschedule", grace=60).execute(ours)
+    clock.tick(60)
+    with pytest.raises(JobNotFoundError, match="no such job within"):
+        sensor("NOPE", "@ST/x", mode="reschedule", grace=60).execute(ours)
+    ours["ti"].try_number = 2
+    with pytest.raises(AirflowRescheduleException):
+        sensor("NOPE", "@ST/x", mode="reschedule", grace=60).execute(ours)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Any:
+    """A clock of the sensor's that can be put forward."""
+    from airflow_provider_snowml.sensors import inference
+
+    late = SimpleNamespace(by=0.0)
+    late.tick = lambda seconds: setattr(late, "by", late.by + seconds)
+    real = time.time
+    monkeypatch.setattr(inference, "time", SimpleNamespace(time=lambda: real() + late.by))
+    return late
+
+
+def test_the_base_directory_of_a_named_job_is_enough(scoring, submitted) -> None:
+    job, location = submitted("SENSED_BASE", 0)
+    base = location.rstrip("/").rpartition("/")[0]
+    result = sensor(job, base).execute(CONTEXT)
+    assert result == {"job_output_location": location, "job_name": job, "status": "DONE"}
 
 
 def test_success_may_come_before_done_and_after(scoring, submitted, local_snowflake) -> None:
