@@ -285,14 +285,14 @@ def test_a_deferred_run_waits_for_another_runs_job_of_its_key(scoring, task_cont
 
 def test_a_strangers_job_under_our_name_is_left_alone(scoring, task_context) -> None:
     job = slow("stranger", 600, wait_for_completion=False).execute(task_context("stranger"))["job_name"]
-    hook = scoring.hook()
-    with hook.open_connection():
-        location = StageLocation.parse("@ST/stranger_snowml_input", hook.default_schema())
-        hook.remove_files(location)
+    hook, name = scoring.hook(), QualifiedName.parse(job)
+    while hook.job_status(name) is None:
+        time.sleep(0.2)
+    hook.rows(f"REMOVE @{scoring.schema}.ST/stranger_snowml_input/{name.name.name}/manifest.json")
     with pytest.raises(BatchJobOwnershipError, match="no manifest"):
         slow("stranger", 0).execute(task_context("stranger", run_id="other"))
     assert jobs(scoring, "stranger")["A1"] in ("PENDING", "RUNNING")
-    hook.cancel_job(QualifiedName.parse(job))
+    hook.cancel_job(name)
 
 
 def test_another_output_location_is_the_next_attempt_once_the_job_has_ended(scoring, task_context) -> None:
