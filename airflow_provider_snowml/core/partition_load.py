@@ -23,7 +23,7 @@ class Stamp:
     """A column with one value for all rows, which says where they came from.
 
     :param column: its name.
-    :param value: a text, or ``NOW`` for the time of the load.
+    :param value: a text, or ``NOW`` for the time of the load, in UTC.
     """
 
     column: Identifier
@@ -37,7 +37,7 @@ class Stamp:
     @property
     def value_sql(self) -> str:
         """The value as it is written in a statement."""
-        return "CURRENT_TIMESTAMP()::TIMESTAMP_NTZ" if self.value is NOW else value_sql(self.value)
+        return "SYSDATE()" if self.value is NOW else value_sql(self.value)
 
 
 @dataclass(frozen=True)
@@ -168,4 +168,6 @@ class PartitionLoad:
 
 def delete_slice(target: QualifiedName, key: Identifier, value: Any) -> str:
     """Delete the rows of a table whose key has a value; ``None`` means those where it is NULL."""
-    return f"DELETE FROM {target.sql} WHERE {key.sql} IS NOT DISTINCT FROM {value_sql(value)}"
+    # Not IS NOT DISTINCT FROM, for both: an equality is what Snowflake can leave out partitions by.
+    is_of_it = "IS NULL" if value is None else f"= {value_sql(value)}"
+    return f"DELETE FROM {target.sql} WHERE {key.sql} {is_of_it}"

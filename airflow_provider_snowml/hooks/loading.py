@@ -50,8 +50,9 @@ def parquet_to_temporary_table(
     parquet = sorted(name for name in names if name.endswith(".parquet"))
     if not parquet:
         return None
-    # INFER_SCHEMA takes no pattern, so the files are named; they are all of one job, a few will do.
-    files = ", ".join(literal(name) for name in parquet[:10])
+    # INFER_SCHEMA takes no pattern, so the files are named. One in which a column is all NULL may not know
+    # its type, so it is as many as FILES may have.
+    files = ", ".join(literal(name) for name in parquet[:1000])
     table = temporary_name(schema)
     hook.rows(
         f"CREATE TEMPORARY TABLE {table.sql} USING TEMPLATE (SELECT ARRAY_AGG(OBJECT_CONSTRUCT(*)) "

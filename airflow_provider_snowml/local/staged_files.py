@@ -132,22 +132,31 @@ def infer_schema(
     if str(options["TYPE"]).upper() != "PARQUET":
         raise unsupported(f"INFER_SCHEMA of TYPE = {options['TYPE']}")
     columns: dict[str, dict[str, Any]] = {}
+    untyped: set[str] = set()
     for f in listed:
         for field in read_schema(f):
             name = field.name.upper() if ignore_case else field.name
             type_ = snowflake_type(field.type)
-            entry = columns.setdefault(
-                name,
-                {
+            typed = {
+                "TYPE": type_,
+                "EXPRESSION": f"$1:{quote(field.name) if name != field.name.upper() else name}::{type_}",
+            }
+            if name not in columns:
+                columns[name] = {
                     "COLUMN_NAME": name,
-                    "TYPE": type_,
+                    "TYPE": "",
                     "NULLABLE": True,
-                    "EXPRESSION": f"$1:{quote(field.name) if name != field.name.upper() else name}::{type_}",
+                    "EXPRESSION": "",
                     "FILENAMES": [],
                     "ORDER_ID": len(columns),
-                },
-            )
-            entry["FILENAMES"].append(f.path)
+                    **typed,
+                }
+                if pa.types.is_null(field.type):
+                    untyped.add(name)
+            elif name in untyped and not pa.types.is_null(field.type):
+                columns[name].update(typed)
+                untyped.remove(name)
+            columns[name]["FILENAMES"].append(f.path)
     for entry in columns.values():
         entry["FILENAMES"] = ",".join(entry["FILENAMES"])
     return rows(

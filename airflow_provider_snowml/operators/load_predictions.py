@@ -61,7 +61,7 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
     :param model_column: the column for the model's name; ``None`` leaves it out.
     :param version_column: the column for the version; likewise.
     :param run_id_column: the column for the DAG run's id; likewise.
-    :param loaded_at_column: the column for the time of the load, a TIMESTAMP_NTZ; likewise.
+    :param loaded_at_column: the column for the time of the load, a TIMESTAMP_NTZ in UTC; likewise.
     :raises BatchOutputIncompleteError: if there is no ``_SUCCESS``.
     :raises BatchOutputGoneError: if the output was cleaned up.
     :raises RowCountError: if there are not ``expected_rows`` rows.
@@ -130,11 +130,12 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
             target = QualifiedName.parse(self.output_table, default, what="output_table")
             location = StageLocation.parse(self.job_output_location, default, what="job_output_location")
             hook.check_internal_stage(location.stage)
-            if f"{location.path}{SUCCESS_FILE}" not in hook.files(location, SUCCESS_FILE):
-                raise self._no_success(hook, location)
+            self._check_success(hook, location)
             model, version = self._model_and_version(hook, location, default)
             source = parquet_to_temporary_table(hook, location, target.parent)
             rows = count_rows(hook, source) if source is not None else 0
+            # A clean-up removes _SUCCESS first: as long as it stands, nothing else was missing.
+            self._check_success(hook, location)
             if expected is not None and rows != expected:
                 raise RowCountError(f"{location} has {rows} rows; expected_rows is {expected}.")
             if source is None:
@@ -185,12 +186,14 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
         return columns
 
     @staticmethod
-    def _no_success(hook: SnowMLHook, location: StageLocation) -> BatchOutputIncompleteError:
+    def _check_success(hook: SnowMLHook, location: StageLocation) -> None:
+        if f"{location.path}{SUCCESS_FILE}" in hook.files(location, SUCCESS_FILE):
+            return
         if removal_has_begun(hook, location):
-            return BatchOutputGoneError(
+            raise BatchOutputGoneError(
                 f"There is nothing in {location} any more: it was cleaned up, or never written."
             )
-        return BatchOutputIncompleteError(
+        raise BatchOutputIncompleteError(
             f"There is no {SUCCESS_FILE} in {location}: the job has not ended, or not well."
         )
 

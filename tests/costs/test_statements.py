@@ -13,7 +13,7 @@ AT_MOST = {
     "batch": 24,
     "batch_deferred": 28,
     "success_sensor": 7,
-    "load": 18,
+    "load": 19,
     "create_service": 19,
     "service_sensor": 6,
     "drop_service": 4,

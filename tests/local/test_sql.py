@@ -181,3 +181,13 @@ def test_what_is_not_supported_is_refused_by_name(cursor, statement):
     if error.value.errno == 2:
         assert error.value.sqlstate == "0A000"
         assert "local Snowflake" in str(error.value)
+
+
+def test_sysdate_is_utc_without_a_zone(cursor):
+    before = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    (now,) = cursor.execute("SELECT SYSDATE()").fetchone()
+    assert cursor.description[0].type_code == 8  # TIMESTAMP_NTZ
+    assert abs(now - before) < datetime.timedelta(minutes=5)
+    cursor.execute("CREATE TABLE t AS SELECT NULL::TIMESTAMP_NTZ AS a")
+    cursor.execute("INSERT INTO t SELECT SYSDATE()")
+    assert cursor.execute("SELECT COUNT(a) FROM t").fetchone() == (1,)

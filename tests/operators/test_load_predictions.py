@@ -6,6 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pendulum
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from airflow.sdk import DAG
 
@@ -367,6 +369,45 @@ def test_what_was_cleaned_up_cannot_be_loaded(scoring, output, task_context) -> 
         hook.write_file(beside, "removed.json", b"{}")
     with pytest.raises(BatchOutputGoneError, match="is being cleaned up"):
         load(location, "T", model_name=None).execute(context)
+
+
+def test_a_column_may_be_all_null_in_many_files(scoring, output, task_context) -> None:
+    location = StageLocation.parse(output(FIRST + " AND FALSE"))
+    hook = scoring.hook()
+    with hook.open_connection():
+        for number in range(12):
+            sink = pa.BufferOutputStream()
+            rows = pa.table({"ID": [number], "SCORE": [0.5 if number == 11 else None]})
+            pq.write_table(rows, sink)
+            hook.write_file(location, f"part_{number:02}.parquet", sink.getvalue().to_pybytes())
+    load(location.sql, "LATE_TYPE").execute(task_context("load"))
+    described = hook.rows(f"DESCRIBE TABLE {scoring.schema}.LATE_TYPE")
+    assert next(row["type"] for row in described if row["name"] == "SCORE") == "FLOAT"
+
+
+@pytest.mark.parametrize("moment", ["LIST", "COPY INTO"])
+def test_a_clean_up_meanwhile_neither_empties_nor_halves_a_slice(
+    scoring, output, task_context, monkeypatch, moment
+) -> None:
+    table = f"MEANWHILE_{moment[:4]}"
+    load(output(FIRST, name="before"), table).execute(task_context("load"))
+    directory = StageLocation.parse(output(FIRST))
+    real = SnowMLHook.rows
+    due = [moment]
+
+    def rows(hook: SnowMLHook, sql: str, **options: Any) -> Any:
+        # The whole list is asked for, or the files are read: all are removed right before it.
+        if due and sql.startswith(moment) and not sql.endswith("_SUCCESS'"):
+            due.clear()
+            real(hook, f"REMOVE '{directory.sql}_SUCCESS'")
+            hook.remove_files(directory)
+        return real(hook, sql, **options)
+
+    monkeypatch.setattr(SnowMLHook, "rows", rows)
+    with pytest.raises(BatchOutputGoneError):
+        load(directory.sql, table).execute(task_context("load"))
+    assert due == []
+    assert scoring.hook().value(f"SELECT COUNT(*) FROM {scoring.schema}.{table}") == 30
 
 
 def test_bad_input(scoring, output, task_context) -> None:
