@@ -117,13 +117,13 @@ class SnowMLHook(SnowflakeHook):
         The hook's own verbs, used inside, go through the session's connection: temporary tables are shared.
         """
         session = self.get_snowpark_session()
-        outer = self._connection
+        outer = self._connection, self._temporary_file_formats
         try:
-            self._connection = session.connection
+            self._connection, self._temporary_file_formats = session.connection, set()
             with mapped_errors():
                 yield session
         finally:
-            self._connection = outer
+            self._connection, self._temporary_file_formats = outer
             session.close()
 
     def get_snowpark_session(self) -> Session:
@@ -353,8 +353,11 @@ class SnowMLHook(SnowflakeHook):
         return int(rows[0]["rows_unloaded"])
 
     def count_parquet_rows(self, location: StageLocation) -> int:
-        """Count the rows of the Parquet files in a directory."""
-        file_format = self.parquet_format(location.stage.parent)
+        """Count the rows of the Parquet files in a directory.
+
+        Needs CREATE FILE FORMAT on the schema where unqualified names are.
+        """
+        file_format = self.parquet_format(self.default_schema())
         return int(
             self.value(
                 f"SELECT COUNT(*) FROM {literal(location.sql)} "
@@ -366,7 +369,11 @@ class SnowMLHook(SnowflakeHook):
         """A temporary Parquet file format of this connection, which querying a stage needs a name of."""
         name = QualifiedName(schema.database, schema.schema, Identifier("SNOWML_PARQUET"))
         if name.sql not in self._temporary_file_formats:
-            self.rows(f"CREATE TEMPORARY FILE FORMAT IF NOT EXISTS {name.sql} TYPE = PARQUET")
+            # Without USE_LOGICAL_TYPE the times that pyarrow writes are taken for numbers.
+            self.rows(
+                f"CREATE TEMPORARY FILE FORMAT IF NOT EXISTS {name.sql} "
+                "TYPE = PARQUET USE_LOGICAL_TYPE = TRUE"
+            )
             self._temporary_file_formats.add(name.sql)
         return name
 

@@ -64,8 +64,9 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     run's, and ``duration_s`` the seconds from the submit to when the task saw the end (``None`` if that is
     not known, or not over).
 
-    Privileges: CREATE SERVICE on the schema, USAGE on the compute pool, READ on the model, READ and WRITE on
-    the output's stage, SELECT on the input; MONITOR (logs) and OPERATE (cancel) come with owning the job. See
+    Privileges: CREATE SERVICE and CREATE FILE FORMAT (a temporary one, to count the output's rows) on the
+    schema, USAGE on the compute pool, READ on the model, READ and WRITE on the output's stage, SELECT on the
+    input; MONITOR (logs) and OPERATE (cancel) come with owning the job. See
     https://docs.snowflake.com/en/sql-reference/sql/execute-inference-job-service.
 
     :param model_name: the model, ``[[database.]schema.]name``.

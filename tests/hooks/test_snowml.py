@@ -56,6 +56,27 @@ def test_verbs_share_the_open_connection_and_else_have_their_own(hook, schema) -
         assert hook.value("SELECT A FROM SHARED") == 2
 
 
+def test_a_temporary_file_format_is_made_in_each_connection(hook, schema) -> None:
+    with hook.open_connection():
+        hook.rows("CREATE STAGE ST ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
+        # The stage may be where the role can make nothing.
+        hook.rows("CREATE SCHEMA IF NOT EXISTS ELSEWHERE")
+        hook.rows("CREATE OR REPLACE STAGE ELSEWHERE.ST ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
+        hook.rows(f"USE SCHEMA {schema}")
+        here = StageLocation.parse("@ELSEWHERE.ST/a", hook.default_schema())
+        hook.copy_into_location(here, "SELECT '2013-06-01 05:15:00'::TIMESTAMP_NTZ AS T")
+        assert hook.parquet_format(hook.default_schema()).parent.sql == schema
+    with hook.session():
+        assert hook.count_parquet_rows(here) == 1
+    with hook.open_connection():
+        assert hook.count_parquet_rows(here) == 1
+        with hook.session():
+            assert hook.count_parquet_rows(here) == 1
+        assert hook.count_parquet_rows(here) == 1
+        shown = hook.rows("SHOW FILE FORMATS IN ACCOUNT")
+        assert not any(row["schema_name"] == "ELSEWHERE" for row in shown)
+
+
 def test_unqualified_names_are_in_the_connections_schema_unless_told(hook, schema) -> None:
     assert hook.default_schema() == SchemaName.of(*schema.split("."))
     assert SnowMLHook(schema="PUBLIC").default_schema().sql == "SNOWML.PUBLIC"
