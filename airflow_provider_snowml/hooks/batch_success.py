@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
 from airflow_provider_snowml.core.names import StageLocation, literal
+from airflow_provider_snowml.exceptions import ObjectNotFoundError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import KeptConnection
 
@@ -41,10 +42,17 @@ class SuccessesWatch:
         try:
             with self._connection.use() as hook:
                 base = StageLocation.parse(location, hook.default_schema(), what="output_stage_location")
-                return find_successes(hook, base)
+                try:
+                    return find_successes(hook, base)
+                except ObjectNotFoundError as error:  # a stage is gone: no reason for a new connection
+                    return _in_short(error)
         except Exception as error:  # whatever it is, it may be better by the next look
-            return f"{type(error).__name__}: {error}"
+            return _in_short(error)
 
     def close(self) -> None:
         """Close its connection."""
         self._connection.close()
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

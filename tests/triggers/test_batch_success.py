@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk import Asset, AssetWatcher
 
 from airflow_provider_snowml.core.names import StageLocation
+from airflow_provider_snowml.hooks.batch_success import SuccessesWatch
 from airflow_provider_snowml.triggers.batch_success import SnowMLBatchSuccessEventTrigger
 
 
@@ -140,3 +141,20 @@ def test_what_fails_is_looked_at_again(base, finish, scoring) -> None:
             assert seen
 
     asyncio.run(life())
+
+
+def test_a_stage_that_is_gone_costs_the_others_no_connection(scoring, base, finish, monkeypatch) -> None:
+    finish("JOB_A1/_SUCCESS")
+    hook = scoring.hook()
+    opened = []
+    real = hook.get_conn
+    monkeypatch.setattr(hook, "get_conn", lambda: opened.append(1) or real())
+    watch = SuccessesWatch(hook)
+    try:
+        for _ in range(2):
+            seen = watch.look(["@GONE/x/", base.sql])
+            assert "GONE" in str(seen["@GONE/x/"])
+            assert [*seen[base.sql]] == [f"{base.sql}JOB_A1/"]
+    finally:
+        watch.close()
+    assert len(opened) == 1
