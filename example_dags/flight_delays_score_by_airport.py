@@ -121,8 +121,9 @@ def flight_delays_score_by_airport():
         )
         load >> clean_up.as_teardown(setups=score)
 
-    sweep = SnowMLCleanUpBatchOperator(
-        task_id="sweep", output_stage_location=f"@{STAGE}/warm_up/", older_than=timedelta(days=1)
+    # What the runs before have left: warm-ups, and the airports that failed and nobody came back to.
+    sweep = SnowMLCleanUpBatchOperator.partial(task_id="sweep", older_than=timedelta(days=7)).expand(
+        output_stage_location=[f"@{STAGE}/warm_up/", f"@{STAGE}/by_airport/"]
     )
 
     prepare("{{ params.version }}") >> warm_up >> airport.expand(origin=AIRPORTS) >> sweep

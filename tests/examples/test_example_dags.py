@@ -126,6 +126,9 @@ def test_scoring_by_airport_is_a_warm_up_and_a_mapped_chain(dags):
     ]
     assert dag.get_task("warm_up").max_active_tis_per_dag == 1
     assert dag.get_task("airport.slice_of").trigger_rule == "none_failed"
+    # What a failed airport leaves does not stay for ever.
+    written = {dag.get_task(task).output_stage_location for task in ("warm_up", "airport.score")}
+    assert set(dag.get_task("sweep").expand_input.value["output_stage_location"]) == written
 
 
 @pytest.mark.parametrize("day", ["None", "yesterday", "2013-02-30"])
