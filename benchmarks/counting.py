@@ -43,14 +43,14 @@ class Counter:
 
     :param local: the local Snowflake.
     :param user: whose statements.
-    :param patterns: regular expressions of statements to be counted apart, by name.
+    :param patterns: regular expressions of the statements to be counted, by name.
     """
 
     def __init__(self, local: LocalSnowflake, user: str, **patterns: str) -> None:
         self._local = local
         self._faults = {
             local.fault("delay", statement=pattern, user=user, skip=_NEVER): name
-            for name, pattern in {"statements": ".", **patterns}.items()
+            for name, pattern in patterns.items()
         }
         self._first = self._session()
 

@@ -60,10 +60,11 @@ REASONS = {
     # Tables
     r"SELECT COUNT\(\*\) FROM \S*SNOWML_TEMP\S* WHERE": "that no row is of another slice",
     r"SELECT COUNT\(\*\) FROM \S*SNOWML_TEMP\S*$": "how many rows there are",
-    r"CREATE TEMPORARY TABLE .* INFER_SCHEMA": "a temporary table with the columns of the files",
+    r"CREATE TEMPORARY TABLE .*INFER_SCHEMA": "a temporary table with the columns of the files",
     r"CREATE TEMPORARY TABLE \S*SNOWML_TEMP": "the rows' temporary table: snowflake-ml's query",
     r"COPY INTO \S*SNOWML_TEMP": "the predictions, into it",
     r"SELECT \* FROM": "its columns; it is described and not run",
+    r"DESCRIBE TABLE": "the target's columns, if it is there",
     r"(BEGIN|COMMIT)$": "one transaction for the slice",
     r"DELETE FROM": "the slice's old rows",
     r"INSERT INTO": "the slice's new rows",

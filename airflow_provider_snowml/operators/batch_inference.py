@@ -259,7 +259,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         verdict = self._wait(submission)
         if submission.is_in_the_way:
             return self._after_the_other(verdict, context)
-        return self._complete(verdict, manifest, submission.query_id, context)
+        return self._complete(hook, verdict, manifest, submission.query_id, context)
 
     def _plan(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
         planned = plan(self, hook, context)
@@ -336,13 +336,15 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         """Resume after the trigger's event."""
         # Not from defer's kwargs: dag.test() drops them.
         location = StageLocation.parse(event["job_output_location"])
-        manifest = manifest_of_output(self.get_hook(), location)
-        if manifest is None:
-            raise BatchJobOwnershipError(f"The manifest of job {event['job_name']} is gone.")
-        if self.stream_logs and event["status"] is not None:
-            JobLogs(QualifiedName.parse(manifest.job_name)).print_new(self.get_hook())
-        verdict = Verdict(Outcome(event["outcome"]), event["detail"], event["status"])
-        return self._complete(verdict, manifest, event["query_id"], context)
+        hook = self.get_hook()
+        with hook.open_connection():
+            manifest = manifest_of_output(hook, location)
+            if manifest is None:
+                raise BatchJobOwnershipError(f"The manifest of job {event['job_name']} is gone.")
+            if self.stream_logs and event["status"] is not None:
+                JobLogs(QualifiedName.parse(manifest.job_name)).print_new(hook)
+            verdict = Verdict(Outcome(event["outcome"]), event["detail"], event["status"])
+            return self._complete(hook, verdict, manifest, event["query_id"], context)
 
     def on_kill(self) -> None:
         """Cancel the attempt that this try submitted or attached to, and no other.
@@ -373,12 +375,16 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         return Limits(start_deadline=now + self.start_timeout, deadline=now + timeout, grace=GRACE)
 
     def _complete(
-        self, verdict: Verdict, manifest: JobManifest, query_id: str | None, context: Context
+        self,
+        hook: SnowMLHook,
+        verdict: Verdict,
+        manifest: JobManifest,
+        query_id: str | None,
+        context: Context,
     ) -> dict[str, Any]:
         """The XCom of a job that ended well, or the error of one that didn't."""
         if verdict.outcome is Outcome.INCOMPLETE:
             BatchState(context).update(rejected=manifest.job_name)
-        hook = self.get_hook()
         if verdict.outcome is not Outcome.SUCCEEDED:
             raise self._error(hook, verdict, manifest, query_id)
         with hook.open_connection():
