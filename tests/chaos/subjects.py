@@ -233,7 +233,7 @@ class ClearedBatch(Batch):
         super().before()
         self._faults = [
             self.control.fault(kind, job=f"{self.name}.*_A1$", seconds=seconds)
-            for kind, seconds in (("slow_statement", 1.5), ("slow_job", 60))
+            for kind, seconds in (("slow_statement", 6), ("slow_job", 90))
         ]
 
     def after_crash(self) -> None:
