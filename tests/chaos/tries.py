@@ -14,6 +14,7 @@ import asyncio
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -146,16 +147,21 @@ def _load_everything() -> None:
 def main() -> None:
     _load_everything()
     print("ready", flush=True)
+    alive: set[int] = set()
     for line in sys.stdin:
         told = json.loads(line)
         if told["do"] == "start":
             pid = os.fork()
             if pid == 0:
                 _in_child(told)
+            alive.add(pid)
             print(pid, flush=True)
         else:
             ended, status = os.waitpid(told["pid"], os.WNOHANG)
+            alive.discard(ended)
             print(json.dumps(os.waitstatus_to_exitcode(status) if ended else None), flush=True)
+    for pid in alive:  # who gave the orders is gone
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
