@@ -62,6 +62,10 @@ class Verdict:
     status: str | None = None
 
 
+# A Snowflake that cannot be reached for less than this fails no wait, in seconds.
+ERROR_GRACE = 300.0
+
+
 @dataclass(frozen=True)
 class Limits:
     """How long to wait, in seconds; deadlines are epochs, since triggers move between processes.
@@ -69,13 +73,19 @@ class Limits:
     :param start_deadline: until when the job must run, ``None`` for no limit.
     :param deadline: until when it must have ended, ``None`` for no limit.
     :param grace: how long a job may be missing after its statement, or ``_SUCCESS`` after DONE.
-    :param max_errors: how many polls in a row may fail.
+    :param max_errors: how many polls in a row may fail,
+    :param error_grace: and for how long: only after both does the wait fail.
     """
 
     start_deadline: float | None = None
     deadline: float | None = None
     grace: float = 60.0
     max_errors: int = 10
+    error_grace: float = 0.0
+
+
+# How many looks in a row failed, since when, and since when something is missing.
+Memory = tuple[int, float | None, float | None]
 
 
 class Poller:
@@ -86,29 +96,30 @@ class Poller:
     :param memory: what another process' poller remembered of the same wait.
     """
 
-    def __init__(
-        self, limits: Limits, *, path_only: bool = False, memory: tuple[int, float | None] = (0, None)
-    ) -> None:
+    def __init__(self, limits: Limits, *, path_only: bool = False, memory: Memory = (0, None, None)) -> None:
         self.limits = limits
         self.path_only = path_only
         self._started = False
-        self._errors, self._suspect_since = memory
+        self._errors, self._failing_since, self._suspect_since = memory
 
     @property
-    def memory(self) -> tuple[int, float | None]:
-        """How many looks in a row failed, and since when something is missing."""
-        return self._errors, self._suspect_since
+    def memory(self) -> Memory:
+        """What another process needs to go on with the same wait."""
+        return self._errors, self._failing_since, self._suspect_since
 
     def failed(self, error: str, now: float) -> Verdict:
         """Judge a look that failed."""
         self._errors += 1
-        if self._errors >= self.limits.max_errors:
+        if self._failing_since is None:
+            self._failing_since = now
+        has_lasted = now - self._failing_since >= self.limits.error_grace
+        if self._errors >= self.limits.max_errors and has_lasted:
             return Verdict(Outcome.POLL_ERRORS, f"{self._errors} polls in a row failed: {error}")
         return self._unless_late(Verdict(Outcome.WAIT, f"poll failed ({error})"), now)
 
     def observed(self, seen: Observation, now: float) -> Verdict:
         """Judge a look that succeeded."""
-        self._errors = 0
+        self._errors, self._failing_since = 0, None
         verdict = self._judge(seen, now)
         return self._unless_late(verdict, now) if verdict.outcome is Outcome.WAIT else verdict
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 from airflow.sdk import Context, conf
 
 from airflow_provider_snowml.core.batch_job import DONE, JobManifest
-from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
+from airflow_provider_snowml.core.batch_poller import ERROR_GRACE, Limits, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.hints import explain_error
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
@@ -103,7 +103,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         rows may have changed) or ``"reuse"``.
     :param on_empty: what an input without rows means: ``"fail"``, ``"skip"``, or ``"replace"`` to give an
         empty result, whose load empties the slice. No job is started.
-    :param row_count_check: whether a function must give as many rows as it got: ``"equal"`` or ``"off"``.
+    :param row_count_check: whether a function must give as many rows as it got: ``"equal"`` or ``"off"``,
+        which does not count the rows of ``input_stage_location`` either.
     :param plan_only: resolve and check everything, log the plan, and start nothing. The XCom is then
         ``{"action", "reason", "attempt", "job_name", "model", "version", "function", "compute_pool",
         "input_rows", "input_location", "job_output_location", "statement"}``.
@@ -111,7 +112,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
         left out.
     :param poll_interval: seconds between polls.
-    :param timeout: seconds until the job is cancelled and the task fails.
+    :param timeout: seconds that a try waits until the job is cancelled and the task fails.
     :param start_timeout: seconds for the image to be built and the job to run.
     :param cancel_on_kill: whether killing the task cancels the job. The job is kept, with its logs.
     :param stream_logs: whether the lines that the job's containers print are shown in the task's log: as they
@@ -372,7 +373,12 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         if self.execution_timeout is not None:
             # Airflow does not watch it while the task is deferred.
             timeout = min(timeout, self.execution_timeout.total_seconds())
-        return Limits(start_deadline=now + self.start_timeout, deadline=now + timeout, grace=GRACE)
+        return Limits(
+            start_deadline=now + self.start_timeout,
+            deadline=now + timeout,
+            grace=GRACE,
+            error_grace=ERROR_GRACE,
+        )
 
     def _complete(
         self,

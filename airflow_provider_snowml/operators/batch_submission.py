@@ -287,10 +287,12 @@ def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situat
         hook.rows(f"REMOVE {literal(beside.sql + REMOVED_FILE)}")  # a clean-up's, that left the name free
         rows = hook.copy_into_location(location, work.query)
         log.info("Copied %d rows to %s.", rows, location)
-        if not rows and task.on_empty == "skip":
-            raise AirflowSkipException(f"{work.source} gives no rows; no job was started.")
-        if not rows and task.on_empty == "fail":
-            raise RowCountError(f"{work.source} gives no rows; no job was started. See on_empty.")
+    elif task.row_count_check == "equal":
+        rows = hook.count_parquet_rows(location)
+    if rows == 0 and task.on_empty == "skip":
+        raise AirflowSkipException(f"{work.source} gives no rows; no job was started.")
+    if rows == 0 and task.on_empty == "fail":
+        raise RowCountError(f"{work.source} gives no rows; no job was started. See on_empty.")
     manifest = JobManifest(
         **asdict(found.owner),
         **asdict(found.run),

@@ -12,7 +12,7 @@ from airflow.sdk import BaseSensorOperator, Context, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, Verdict
+from airflow_provider_snowml.core.batch_poller import ERROR_GRACE, Limits, Memory, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
@@ -98,7 +98,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
             # What the triggerer makes the trigger of. It renders those that are template fields here, too.
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls=f"{SnowMLBatchJobTrigger.__module__}.{SnowMLBatchJobTrigger.__qualname__}",
-                trigger_kwargs=self._trigger_arguments(Limits(grace=self.grace)),
+                trigger_kwargs=self._trigger_arguments(Limits(grace=self.grace, error_grace=ERROR_GRACE)),
                 next_method="execute_complete",
                 timeout=timedelta(seconds=float(self.timeout)),
             )
@@ -134,7 +134,9 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         deadline = time.time() + float(self.timeout)
         self.defer(
             trigger=SnowMLBatchJobTrigger(
-                **self._trigger_arguments(Limits(deadline=deadline, grace=self.grace))
+                **self._trigger_arguments(
+                    Limits(deadline=deadline, grace=self.grace, error_grace=ERROR_GRACE)
+                )
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=float(self.timeout) + 600),
@@ -169,7 +171,9 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
     def _look(self, context: Context) -> Verdict:
         if self._poller is None:
             self._poller = Poller(
-                Limits(grace=self.grace), path_only=self.job_name is None, memory=self._memory(context)
+                Limits(grace=self.grace, error_grace=ERROR_GRACE),
+                path_only=self.job_name is None,
+                memory=self._memory(context),
             )
         hook = SnowMLHook(**self._hook_arguments())
         job = QualifiedName.parse(self.job_name) if self.job_name else None
@@ -187,12 +191,12 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         self.log.info("%s: %s", self.job_name or self.job_output_location, verdict.detail)
         return verdict
 
-    def _memory(self, context: Context) -> tuple[int, float | None]:
+    def _memory(self, context: Context) -> Memory:
         noted: Any = context["task_state_store"].get(STATE_KEY, None) if self.reschedule else None
         if noted is None or noted["try"] != _this_try(context):
-            return 0, None
-        errors, suspect_since = noted["memory"]
-        return errors, suspect_since
+            return 0, None, None
+        errors, failing_since, suspect_since = noted["memory"]
+        return errors, failing_since, suspect_since
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after the trigger's event."""

@@ -8,6 +8,15 @@ from airflow_provider_snowml.core.batch_poller import Limits, Observation, Outco
 NO_LIMIT = Limits(grace=30, max_errors=3)
 
 
+def test_errors_must_be_many_and_last() -> None:
+    patient = Poller(Limits(max_errors=3, error_grace=60))
+    looks = [(0.0, "x"), (5.0, "x"), (10.0, "x"), (59.0, "x")]
+    assert outcomes(patient, *looks) == [Outcome.WAIT] * 4
+    elsewhere = Poller(patient.limits, memory=patient.memory)
+    assert outcomes(elsewhere, (61.0, "x")) == [Outcome.POLL_ERRORS]
+    assert outcomes(patient, (60.0, Observation("RUNNING")), (61.0, "x")) == [Outcome.WAIT] * 2
+
+
 def outcomes(poller: Poller, *looks: tuple[float, Observation | str]) -> list[Outcome]:
     return [
         (poller.failed(seen, now) if isinstance(seen, str) else poller.observed(seen, now)).outcome

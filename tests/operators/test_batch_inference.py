@@ -141,11 +141,38 @@ def test_input_in_place_and_no_wait(scoring, task_context) -> None:
     task = batch("in_place", input_stage_location="@ST/handmade/", wait_for_completion=False)
     xcom = task.execute(task_context("in_place"))
     assert "output_rows" not in xcom
-    assert xcom["input_rows"] is None
+    assert xcom["input_rows"] == 60
     wait_for(lambda: jobs(scoring, "in_place") == {"A1": "DONE"}, "DONE")
     again = batch("in_place", input_stage_location="@ST/handmade/").execute(task_context("in_place"))
     assert again["output_rows"] == 60
     assert again["attempt"] == 1
+
+
+@pytest.mark.parametrize("source", ["input_table", "input_stage_location"])
+def test_rows_that_get_lost_are_missed_unless_told_not_to_count(
+    scoring, task_context, local_snowflake, source
+) -> None:
+    hook = scoring.hook()
+    with hook.open_connection():
+        staged = StageLocation.parse("@ST/counted", hook.default_schema())
+        hook.copy_into_location(staged, "SELECT * FROM X")
+    given = {"input_table": "X", "input_stage_location": "@ST/counted/"}
+    local_snowflake.fault("lose_rows", job="COUNTED", times=2)
+    try:
+        with pytest.raises(BatchOutputIncompleteError, match="of 60 rows"):
+            batch("counted", **{source: given[source]}).execute(task_context("counted"))
+        off = batch("counted", **{source: given[source]}, row_count_check="off")
+        xcom = off.execute(task_context("counted"))
+    finally:
+        local_snowflake.clear_faults()
+    assert xcom["status"] == "DONE"
+    assert xcom["output_rows"] < 60
+
+
+def test_a_directory_without_rows_starts_no_job(scoring, task_context) -> None:
+    with pytest.raises(RowCountError, match="input_stage_location gives no rows"):
+        batch("nothing_staged", input_stage_location="@ST/nothing/").execute(task_context("nothing_staged"))
+    assert not jobs(scoring, "nothing_staged")
 
 
 def test_a_retry_attaches_even_when_its_state_is_lost(scoring, task_context) -> None:

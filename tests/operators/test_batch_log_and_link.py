@@ -115,3 +115,18 @@ def test_the_local_snowflake_has_no_snowsight_to_link_to(scoring, run_dag) -> No
     run, _ = run_dag(dag)
     (ti,) = run.get_task_instances()
     assert not ti.xcom_pull(task_ids=score.task_id, key=SnowsightQueryLink().xcom_key)
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferred"])
+def test_one_line_for_each_change_of_status(scoring, run_dag, caplog, deferrable) -> None:
+    with DAG(f"status_{deferrable}", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as dag:
+        slow(f"status_{deferrable}", deferrable=deferrable)
+    with caplog.at_level("INFO"):
+        run_dag(dag)
+    lines = [
+        record.message.partition(": ")[2] for record in caplog.records if "_A1: the job" in record.message
+    ]
+    statuses = [line for i, line in enumerate(lines) if i == 0 or line != lines[i - 1]]
+    # The worker and the triggerer each say once what they found.
+    assert len(lines) - len(statuses) <= int(deferrable)
+    assert statuses[-2:] == ["the job is RUNNING", "the job is DONE and _SUCCESS is there"]
