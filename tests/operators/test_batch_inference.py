@@ -154,15 +154,15 @@ def test_rows_that_get_lost_are_missed_unless_told_not_to_count(
 ) -> None:
     hook = scoring.hook()
     with hook.open_connection():
-        staged = StageLocation.parse("@ST/counted", hook.default_schema())
+        staged = StageLocation.parse("@ST/to_count", hook.default_schema())
         hook.copy_into_location(staged, "SELECT * FROM X")
-    given = {"input_table": "X", "input_stage_location": "@ST/counted/"}
+    given = {"input_table": "X", "input_stage_location": "@ST/to_count/"}
     local_snowflake.fault("lose_rows", job="COUNTED", times=2)
     try:
         with pytest.raises(BatchOutputIncompleteError, match="of 60 rows"):
-            batch("counted", **{source: given[source]}).execute(task_context("counted"))
-        off = batch("counted", **{source: given[source]}, row_count_check="off")
-        xcom = off.execute(task_context("counted"))
+            batch("counted", **{source: given[source]}).execute(task_context("counted", run_id=source))
+        off = batch("uncounted", **{source: given[source]}, row_count_check="off")
+        xcom = off.execute(task_context("uncounted", run_id=source))
     finally:
         local_snowflake.clear_faults()
     assert xcom["status"] == "DONE"
