@@ -16,6 +16,7 @@ ROUNDS = 5
 MODULES = {
     "this provider": (
         "airflow_provider_snowml.operators.registry",
+        "airflow_provider_snowml.operators.evaluation",
         "airflow_provider_snowml.operators.inference",
         "airflow_provider_snowml.operators.services",
         "airflow_provider_snowml.operators.monitors",

@@ -14,8 +14,10 @@ import pendulum
 from airflow.sdk import DAG
 
 from airflow_provider_snowml.local import LocalSnowflake
+from airflow_provider_snowml.operators.evaluation import SnowMLEvaluateModelOperator
 from airflow_provider_snowml.operators.inference import (
     SnowMLBatchInferenceOperator,
+    SnowMLCleanUpBatchOperator,
     SnowMLLoadPredictionsOperator,
     SnowMLRunModelOperator,
 )
@@ -52,6 +54,8 @@ REASONS = {
     r"SHOW FUNCTIONS IN MODEL": "the functions' types",
     r"REMOVE '": "an input that a crash left",
     r"COPY INTO '@": "the input, and how many rows it has",
+    r"PUT 'file:///removed.json'": "whose it is, should the clean-up be interrupted",
+    r"WITH PREDICTIONS AS": "the model's predictions and their metrics",
     r"PUT 'file:///manifest.json'": "the job's manifest",
     r"GET '": "the job's manifest",
     r"EXECUTE INFERENCE JOB SERVICE": "the job",
@@ -63,7 +67,7 @@ REASONS = {
     r"CREATE TEMPORARY TABLE .*INFER_SCHEMA": "a temporary table with the columns of the files",
     r"CREATE TEMPORARY TABLE \S*SNOWML_TEMP": "the rows' temporary table: snowflake-ml's query",
     r"COPY INTO \S*SNOWML_TEMP": "the predictions, into it",
-    r"SELECT \* FROM": "its columns; it is described and not run",
+    r"SELECT \*": "its columns; it is described and not run",
     r"DESCRIBE TABLE": "the target's columns, if it is there",
     r"(BEGIN|COMMIT)$": "one transaction for the slice",
     r"DELETE FROM": "the slice's old rows",
@@ -170,7 +174,22 @@ def operators() -> DAG:
             prediction_score_columns=["P"],
             actual_class_columns=["HAPPENED"],
         )
-        register >> run >> batch >> deferred >> done >> load >> serve >> ready >> drop >> monitor
+        evaluate = SnowMLEvaluateModelOperator(
+            **_own("evaluate"),
+            model_name="M",
+            function_name="predict_proba",
+            input_query="SELECT *, F1 > 20 AS LATE FROM X",
+            label_column="LATE",
+            task="binary_classification",
+            positive_class=True,
+            probability_columns={False: "output_feature_0", True: "output_feature_1"},
+        )
+        clean_up = SnowMLCleanUpBatchOperator(
+            **_own("clean_up"),
+            job_output_location="{{ ti.xcom_pull(task_ids='batch')['job_output_location'] }}",
+        )
+        register >> evaluate >> run >> batch >> deferred >> done >> load >> clean_up
+        clean_up >> serve >> ready >> drop >> monitor
     return dag
 
 
