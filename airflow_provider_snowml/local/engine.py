@@ -186,7 +186,8 @@ class Engine:
         with self._lock:
             session.connection = Connection(self._fake.connect(), session=session)
         if database in self.databases():
-            self.use(session, database, schema or "PUBLIC")
+            wanted = schema or "PUBLIC"
+            self.use(session, database, wanted if self.has_schema(database, wanted) else None)
 
     def fork(self, session: Session) -> Session:
         """The same session on a connection of its own, for a statement that runs beside others."""

@@ -229,3 +229,12 @@ def test_more_than_twenty_waiters_are_refused(cursor, parameters):
         cursor.execute("COMMIT")
         for waiter in waiters:
             waiter.close()
+
+
+def test_a_session_ends_after_its_schema_is_gone(parameters, connection, schema) -> None:
+    from snowflake.snowpark import Session
+
+    session = Session.builder.configs(parameters).create()
+    connection.cursor().execute(f"DROP SCHEMA {schema}")
+    assert session.sql("SELECT 1").collect()[0][0] == 1
+    session.close()  # which cancels what runs, beside the session
