@@ -11,9 +11,12 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "scripts")]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def control(tmp_path_factory):
-    """A local Snowflake of the matrix, which its faults are told."""
+    """A local Snowflake of the matrix, which its faults are told.
+
+    It ends with its module: while it runs, its certificates are those that this process trusts.
+    """
     from matrix import controlled
 
     with pytest.MonkeyPatch.context() as patch:
