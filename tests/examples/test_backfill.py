@@ -161,6 +161,9 @@ def running(connection, database, local_snowflake, tmp_path_factory) -> Iterator
 
 def backfill(running: Airflow, dag_id: str, days: int, *options: str, version: str = "V1") -> None:
     until = FIRST + timedelta(days=days - 1)
+    # The scheduler notes a little after the last run that a backfill has ended.
+    known = f"backfills?dag_id={dag_id}&limit=100"
+    wait_until(running, lambda: all(one["completed_at"] for one in running.get(known)["backfills"]))
     running.command(
         *["backfill", "create", "--dag-id", dag_id, "--from-date", f"{FIRST}", "--to-date", f"{until}T23:00"],
         *["--max-active-runs", "5", "--dag-run-conf", json.dumps({"version": version}), *options],
@@ -168,8 +171,13 @@ def backfill(running: Airflow, dag_id: str, days: int, *options: str, version: s
 
 
 def tasks_of(running: Airflow, dag_id: str, **query: str) -> list[dict[str, Any]]:
-    wanted = "&".join(f"{key}={value}" for key, value in {"limit": "1000", **query}.items())
-    return running.get(f"dags/{dag_id}/dagRuns/~/taskInstances?{wanted}")["task_instances"]
+    wanted = "&".join(f"{key}={value}" for key, value in {"limit": "100", **query}.items())
+    found: list[dict[str, Any]] = []
+    while True:
+        page = running.get(f"dags/{dag_id}/dagRuns/~/taskInstances?{wanted}&offset={len(found)}")
+        found += page["task_instances"]
+        if not page["task_instances"] or len(found) >= page["total_entries"]:
+            return found
 
 
 def attempts(running: Airflow, dag_id: str, task_id: str) -> list[int]:
