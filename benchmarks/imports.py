@@ -12,7 +12,7 @@ import sys
 
 from benchmarks.report import Table, median
 
-ROUNDS = 5
+ROUNDS = 3
 MODULES = {
     "this provider": (
         "airflow_provider_snowml.operators.registry",

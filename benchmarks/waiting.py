@@ -19,7 +19,7 @@ from airflow_provider_snowml.local import LocalSnowflake
 from benchmarks.counting import Counter, connection_of, query
 from benchmarks.report import Table
 
-INTERVAL = 5.0  # seconds between looks
+INTERVAL = 4.0  # seconds between looks
 LOOKS = 4  # in the time that is measured
 SCHEMA = "WAITING"
 _LOOK = "SHOW JOB SERVICES|DESCRIBE SERVICE"
@@ -41,9 +41,12 @@ def measure(local: LocalSnowflake, sides: tuple[tuple[str, int], ...] = SIDES + 
     :param local: a local Snowflake that allows faults.
     :param sides: who, and how many triggers.
     """
-    names = make_jobs(local, max(number for _, number in sides))
+    prepare(local)
+    names: list[str] = []
     lines = []
     for side, number in sides:
+        # Only as many as wait: a listing shows all jobs of the schema.
+        names += submit_jobs(local, range(len(names), number))
         found = measure_one(local, side, names[:number])
         intervals = found["seconds"] / INTERVAL
         lines.append(
@@ -69,13 +72,12 @@ def measure(local: LocalSnowflake, sides: tuple[tuple[str, int], ...] = SIDES + 
     ]
 
 
-def make_jobs(local: LocalSnowflake, number: int) -> list[str]:
-    """Jobs that wait for their compute pool for ever, and so need no process."""
+def prepare(local: LocalSnowflake) -> None:
+    """A schema with a model, whose image is built, and a compute pool that never starts anything."""
     from sklearn.linear_model import LogisticRegression
     from snowflake.ml.registry import Registry
     from snowflake.snowpark import Session
 
-    parameters = {**local.connection_parameters, "schema": SCHEMA}
     for sql in (
         f"CREATE OR REPLACE SCHEMA {SCHEMA}",
         f"CREATE STAGE {SCHEMA}.ST ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
@@ -84,7 +86,7 @@ def make_jobs(local: LocalSnowflake, number: int) -> list[str]:
         "AUTO_RESUME = FALSE INITIALLY_SUSPENDED = TRUE",
     ):
         query(local, sql)
-    with Session.builder.configs(parameters).create() as session:
+    with Session.builder.configs({**local.connection_parameters, "schema": SCHEMA}).create() as session:
         model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
         Registry(session, database_name="SNOWML", schema_name=SCHEMA).log_model(
             model,
@@ -93,23 +95,27 @@ def make_jobs(local: LocalSnowflake, number: int) -> list[str]:
             sample_input_data=[[0.0]],
             options={"target_methods": ["predict"]},
         )
-    names = [f"SNOWML_WAITING_{i}" for i in range(number)]
+    _submit(local, ["FIRST"], "AWAKE")
 
-    def submit(some: list[str], pool: str = "ASLEEP") -> None:
-        import snowflake.connector
 
-        with snowflake.connector.connect(**parameters) as connection:
-            for name in some:
-                connection.cursor().execute(
-                    f"EXECUTE INFERENCE JOB SERVICE IN COMPUTE POOL {pool} WITH SPECIFICATION "
-                    "'output:\n  stage_location: \"@ST/out/\"\n' FROM @ST/in/ MODEL = M VERSION = V1 "
-                    f"FUNCTION = 'predict' NAME = {name} ASYNC = TRUE"
-                )
-
-    submit(["FIRST"], "AWAKE")  # builds the image, for which a pool must be awake
+def submit_jobs(local: LocalSnowflake, numbers: range) -> list[str]:
+    """Submit jobs that wait for their compute pool for ever, and so need no process; their names."""
+    names = [f"SNOWML_WAITING_{number}" for number in numbers]
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(submit, (names[::2], names[1::2])))
+        list(threads.map(lambda some: _submit(local, some, "ASLEEP"), (names[::2], names[1::2])))
     return names
+
+
+def _submit(local: LocalSnowflake, names: list[str], pool: str) -> None:
+    import snowflake.connector
+
+    with snowflake.connector.connect(**{**local.connection_parameters, "schema": SCHEMA}) as connection:
+        for name in names:
+            connection.cursor().execute(
+                f"EXECUTE INFERENCE JOB SERVICE IN COMPUTE POOL {pool} WITH SPECIFICATION "
+                "'output:\n  stage_location: \"@ST/out/\"\n' FROM @ST/in/ MODEL = M VERSION = V1 "
+                f"FUNCTION = 'predict' NAME = {name} ASYNC = TRUE"
+            )
 
 
 def measure_one(

@@ -52,7 +52,8 @@ def test_what_waits_in_the_triggerer_is_listed_not_described(sent) -> None:
 
 
 def test_tasks_that_wait_send_nothing_of_their_own(local_snowflake) -> None:
-    names = waiting.make_jobs(local_snowflake, 5)
+    waiting.prepare(local_snowflake)
+    names = waiting.submit_jobs(local_snowflake, range(5))
     found = waiting.measure_one(local_snowflake, "ours", names, interval=1.0)
     assert found["ended"] == 0
     assert found["logins"] == 0
