@@ -50,7 +50,7 @@ verify: $(STAMP) ## Try what we believe of Snowflake on a real account: CONN=<Ai
 # In a virtual environment of its own: other providers, to compare with, would be in the way of the tests.
 BENCH_VENV := .venv-bench
 
-bench: $(BENCH_VENV)/.installed ## Measure what it costs, and write the tables of docs/benchmarks.md; takes about ten minutes
+bench: $(BENCH_VENV)/.installed ## Measure what it costs, and write the tables of docs/benchmarks.md
 	$(CLEAN) $(BENCH_VENV)/bin/python -W ignore -m benchmarks $(BENCH_ARGS)
 
 $(BENCH_VENV)/.installed: pyproject.toml $(CONSTRAINTS)

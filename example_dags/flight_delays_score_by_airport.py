@@ -15,7 +15,8 @@ skipped. ::
         --from-date 2013-01-28 --to-date 2013-02-03 --max-active-runs 3 \\
         --dag-run-conf '{"version": "V20130128"}'
 
-``flight_delays_load`` has to have run, and ``flight_delays_retrain`` once.
+``flight_delays_load`` has to have run, ``flight_delays_retrain`` once, and ``flight_delays_score`` once: this
+table takes its columns from that one's.
 """
 
 from __future__ import annotations

@@ -206,34 +206,42 @@ def check_params(function: ModelFunction, params: Iterable[str]) -> None:
 
 
 def check_partition_column(
-    function: ModelFunction, column: Identifier | None, columns: Sequence[str], *, source: str
+    function: ModelFunction, column: Identifier, columns: Sequence[str] | None, *, source: str
 ) -> None:
-    """Check what only a table function minds: what it is partitioned by, and names that come twice.
+    """Check that a function can be partitioned by a column of the input.
 
     snowflake-ml says nothing about a partition column that a function of type FUNCTION then ignores.
 
     :param function: the function.
     :param column: what to partition by.
-    :param columns: the input's columns.
+    :param columns: the input's columns; ``None`` if they are not known.
     :param source: what the input is, for the error.
-    :raises InvalidArgumentError: for a partition column, if the function is of type FUNCTION.
-    :raises InputColumnsError: if the input lacks the column, or has one that the function gives.
+    :raises InvalidArgumentError: if the function is of type FUNCTION.
+    :raises InputColumnsError: if the input lacks the column.
     """
     if function.type != TABLE_FUNCTION:
-        if column is not None:
-            raise InvalidArgumentError(
-                f"partition_column is {column}, but {function.target_method} is of type {function.type}: "
-                "only a TABLE_FUNCTION is partitioned. Leave it out, or register the model with the option "
-                "function_type='TABLE_FUNCTION'."
-            )
-        return
-    if column is not None and column.name not in columns:
+        raise InvalidArgumentError(
+            f"partition_column is {column}, but {function.target_method} is of type {function.type}: "
+            "only a TABLE_FUNCTION is partitioned. Leave it out, or register the model with the option "
+            "function_type='TABLE_FUNCTION'."
+        )
+    if columns is not None and column.name not in columns:
         raise InputColumnsError(
             f"partition_column is {column}, which {source} lacks. It has: {', '.join(columns)}."
         )
+
+
+def check_no_column_twice(function: ModelFunction, columns: Sequence[str], *, source: str) -> None:
+    """Check that a table function, whose rows have the input's columns beside its own, gives none of them.
+
+    :param function: the function.
+    :param columns: the input's columns.
+    :param source: what the input is, for the error.
+    :raises InputColumnsError: if the input has one that it gives.
+    """
     outputs = {output.upper() for output in function.outputs}
     twice = [name for name in columns if name.upper() in outputs]
-    if twice:
+    if twice and function.type == TABLE_FUNCTION:
         raise InputColumnsError(
             f"{source} has {', '.join(twice)}, which the table function {function.target_method} gives: one "
             "could not tell them apart. Select the others only."

@@ -18,6 +18,7 @@ from airflow_provider_snowml.core.names import QualifiedName, StageLocation, lit
 from airflow_provider_snowml.hooks.batch_jobs import (
     INPUT_SUFFIX,
     REMOVED_FILE,
+    find_statement,
     input_directory,
     is_starting,
 )
@@ -115,10 +116,8 @@ def live_status(hook: SnowMLHook, manifest: JobManifest, remains: Remains) -> tu
     if remains.has(SUCCESS_FILE) or not remains.has(MANIFEST_FILE):
         return None, False
     # The image may be under way, by a statement whose id may not have been noted.
-    query_id = manifest.query_id or hook.find_running_statement(
-        "EXECUTE INFERENCE JOB SERVICE", f"NAME = {job.sql}\nASYNC"
-    )
-    return None, bool(query_id) and is_starting(hook.statement(str(query_id))[0], manifest.submitted_at)
+    query_id = manifest.query_id or find_statement(hook, job)
+    return None, query_id is not None and is_starting(hook.statement(query_id)[0], manifest.submitted_at)
 
 
 def remove_attempt(
@@ -138,16 +137,16 @@ def remove_attempt(
     if not remains.has(REMOVED_FILE):
         hook.write_file(beside, REMOVED_FILE, manifest.to_json().encode())
     if remains.has(MANIFEST_FILE):
-        hook.rows(f"REMOVE {literal(beside.sql + MANIFEST_FILE)}")
+        hook.remove_file(beside, MANIFEST_FILE)
     if remains.has(SUCCESS_FILE):
         # First, and alone: what is left of the output meanwhile must not pass for all of it.
-        hook.rows(f"REMOVE {literal(output.sql + SUCCESS_FILE)}")
+        hook.remove_file(output, SUCCESS_FILE)
     inner = {path.removeprefix(beside.path).rpartition("/")[0] for path in remains.input}
     for data in sorted(inner - {""}):
         hook.remove_files(beside / data)
     if remains.output:
         hook.remove_files(output)
-    hook.rows(f"REMOVE {literal(beside.sql + REMOVED_FILE)}")
+    hook.remove_file(beside, REMOVED_FILE)
     log.info("Removed %s: its job, its input and its output.", manifest.job_name)
 
 

@@ -30,7 +30,7 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.job_logs import JobLogs
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.hooks.watching import KeptConnection, log_change
+from airflow_provider_snowml.hooks.watching import KeptConnection, in_short, log_change
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +134,12 @@ def claim(hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest) -
     if other is None:  # or it is unreadable
         write_manifest(hook, output_base, manifest)
         return
-    if manifest.input_rows is not None and other.input_location != manifest.input_location:
-        hook.remove_files(StageLocation.parse(manifest.input_location))
+    name = QualifiedName.parse(manifest.job_name).name.name
+    ours = StageLocation.parse(manifest.input_location)
+    # An input that is read in place is the user's.
+    is_copy = input_directory(output_base, name).contains(ours)
+    if is_copy and other.input_location != manifest.input_location:
+        hook.remove_files(ours)
     raise _taken(other)
 
 
@@ -320,7 +324,7 @@ class JobWatch:
                 if self._logs and found.status not in NOT_STARTED | {None}:
                     self._logs.print_new(hook)
         except Exception as error:  # whatever it is, the job goes on and so does the wait
-            seen = _in_short(error)
+            seen = in_short(error)
         verdict = judge(self.poller, seen)
         self._last_detail = log_change(self.job or self.output, verdict.detail, self._last_detail)
         return verdict
@@ -386,7 +390,7 @@ class JobsWatch:
                     raise ConnectionError("no look succeeded")  # a new connection is worth a try
                 return seen
         except Exception as error:  # whatever it is, each that waits counts it
-            return {job: seen.get(job, _in_short(error)) for job in waited}
+            return {job: seen.get(job, in_short(error)) for job in waited}
 
     def close(self) -> None:
         """Close its connection. What it looked at goes on."""
@@ -399,11 +403,7 @@ def _look_into(hook: SnowMLHook, job: Waited) -> Observation | str:
     try:
         return hook.observe_job(name, StageLocation.parse(job.output), job.query_id)
     except StatementError as error:
-        return _in_short(error)
-
-
-def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+        return in_short(error)
 
 
 def is_over(verdict: Verdict) -> bool:

@@ -9,7 +9,7 @@ from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
 from airflow_provider_snowml.core.names import StageLocation, literal
 from airflow_provider_snowml.exceptions import ObjectNotFoundError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.hooks.watching import KeptConnection
+from airflow_provider_snowml.hooks.watching import KeptConnection, in_short
 
 
 def find_successes(hook: SnowMLHook, base: StageLocation) -> dict[str, float]:
@@ -45,14 +45,10 @@ class SuccessesWatch:
                 try:
                     return find_successes(hook, base)
                 except ObjectNotFoundError as error:  # a stage is gone: no reason for a new connection
-                    return _in_short(error)
+                    return in_short(error)
         except Exception as error:  # whatever it is, it may be better by the next look
-            return _in_short(error)
+            return in_short(error)
 
     def close(self) -> None:
         """Close its connection."""
         self._connection.close()
-
-
-def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -31,7 +31,7 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import build_job, cancel_build
 from airflow_provider_snowml.hooks.snowml import Row, SnowMLHook
-from airflow_provider_snowml.hooks.watching import KeptConnection, log_change
+from airflow_provider_snowml.hooks.watching import KeptConnection, in_short, log_change
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def version_served(hook: SnowMLHook, model: QualifiedName, service: QualifiedNam
 
 
 def snowflake_time(hook: SnowMLHook) -> datetime:
-    """Snowflake's clock, which says when services are made."""
+    """Snowflake's clock, by which services are made and files are written."""
     found: datetime = hook.value("SELECT CURRENT_TIMESTAMP()")
     return found
 
@@ -339,7 +339,7 @@ class ServiceWatch:
             with self._connection.use() as hook:
                 seen = observe_deployment(hook, self.service, self.query_id)
         except Exception as error:  # whatever it is, the service goes on and so does the wait
-            verdict = self.poller.failed(f"{type(error).__name__}: {error}", time.time())
+            verdict = self.poller.failed(in_short(error), time.time())
         else:
             self.created_on = seen.created_on or self.created_on
             verdict = self.poller.observed(seen, time.time())
@@ -371,7 +371,7 @@ class ServicesWatch:
                 found = {service.name.sql: service for service in list_services(hook, self.schema).values()}
                 return {name: self._look_into(hook, found.get(name)) for name in waited}
         except Exception as error:  # whatever it is, each that waits counts it
-            return dict.fromkeys(waited, f"{type(error).__name__}: {error}")
+            return dict.fromkeys(waited, in_short(error))
 
     @staticmethod
     def _look_into(hook: SnowMLHook, service: FoundService | None) -> ServiceObservation | str:

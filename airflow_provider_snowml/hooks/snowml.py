@@ -245,7 +245,7 @@ class SnowMLHook(SnowflakeHook):
         if versions is None:
             raise ModelNotFoundError(
                 f"There is no model {model}, or role {self._current_role()} may not see it. "
-                f"{model.parent} has: {self._listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
+                f"{model.parent} has: {self.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
             )
         version = resolve_version(model, reference, versions).name
         spec = self._model_spec(model, version)
@@ -287,7 +287,7 @@ class SnowMLHook(SnowflakeHook):
         if not found:
             raise StageNotFoundError(
                 f"There is no stage {stage}, or role {self._current_role()} may not see it. "
-                f"{stage.parent} has: {self._listing('SHOW STAGES IN SCHEMA ' + stage.parent.sql)}."
+                f"{stage.parent} has: {self.listing('SHOW STAGES IN SCHEMA ' + stage.parent.sql)}."
             )
         if "INTERNAL" not in str(found[0]["type"]).upper():
             raise StageNotInternalError(
@@ -304,7 +304,7 @@ class SnowMLHook(SnowflakeHook):
         if not any(row["name"] == pool.name for row in rows):
             raise ComputePoolNotFoundError(
                 f"There is no compute pool {pool}, or role {self._current_role()} may not see it. There are: "
-                f"{self._listing('SHOW COMPUTE POOLS')}."
+                f"{self.listing('SHOW COMPUTE POOLS')}."
             )
 
     def files(self, location: StageLocation, prefix: str = "") -> list[str]:
@@ -339,6 +339,10 @@ class SnowMLHook(SnowflakeHook):
     def remove_files(self, location: StageLocation) -> None:
         """Remove everything in a directory."""
         self.rows(f"REMOVE {literal(location.sql)}")
+
+    def remove_file(self, location: StageLocation, name: str) -> None:
+        """Remove a file of a directory; it need not be there."""
+        self.rows(f"REMOVE {literal(location.sql + name)}")
 
     def copy_into_location(self, location: StageLocation, query: str) -> int:
         """Write a query's rows to a directory as Parquet, and return how many there were.
@@ -526,7 +530,7 @@ class SnowMLHook(SnowflakeHook):
     def _current_role(self) -> str:
         return str(self.value("SELECT CURRENT_ROLE()"))
 
-    def _listing(self, show: str) -> str:
+    def listing(self, show: str) -> str:
         """The names that a SHOW statement lists, for an error's text."""
         try:
             names: Sequence[str] = [str(row["name"]) for row in self.rows(show)]

@@ -55,6 +55,11 @@ class KeptConnection:
             log.debug("Closing a broken connection failed.", exc_info=True)
 
 
+def in_short(error: Exception) -> str:
+    """Why a look failed."""
+    return f"{type(error).__name__}: {error}"
+
+
 def log_change(what: object, detail: str, last: str) -> str:
     """Log what a look found if it is something else than the last time; the detail.
 

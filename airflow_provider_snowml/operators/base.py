@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
 from airflow_provider_snowml.core.batch_job import JobOwner, RunRef, run_key
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName, refuse_dollar_quotes
 from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
@@ -89,6 +91,19 @@ def exactly_one(**arguments: Any) -> str:
     return given[0]
 
 
+def rows_query(source: str, value: Any, default: SchemaName) -> str:
+    """The query of an input that is a table or a query.
+
+    :param source: which of the arguments is given, ``input_table`` or ``input_query``.
+    :param value: its value.
+    :param default: where an unqualified table is.
+    :raises InvalidNameError: if the table's name is none.
+    """
+    if source == "input_table":
+        return f"SELECT * FROM {QualifiedName.parse(str(value), default, what=source).sql}"
+    return str(value).strip().rstrip(";")
+
+
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
     """Check an argument that has a few possible values.
 
@@ -117,3 +132,18 @@ def whole_number(name: str, value: Any, *, at_least: int = 1) -> int | None:
     if number < at_least:
         raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of at least {at_least}.")
     return number
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON has them: numpy's numbers become Python's.
+
+    :raises InvalidArgumentError: for a metric that JSON cannot hold, or text with ``$$``.
+    """
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
+    try:
+        text = json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"The metrics {plain!r} are no plain JSON: {error}.") from error
+    refuse_dollar_quotes(text, what="metrics")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded

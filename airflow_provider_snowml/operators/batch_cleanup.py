@@ -26,6 +26,7 @@ from airflow_provider_snowml.hooks.batch_cleanup import (
     stem_of,
 )
 from airflow_provider_snowml.hooks.batch_jobs import REMOVED_FILE
+from airflow_provider_snowml.hooks.services import snowflake_time
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, exactly_one, run_of
 
@@ -160,7 +161,7 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         )
         base.beside("")  # the root of a stage has no room for a job's input
         hook.check_internal_stage(base.stage)
-        now = float(hook.value("SELECT DATE_PART(EPOCH_SECOND, CURRENT_TIMESTAMP())"))
+        now = snowflake_time(hook).timestamp()
         found = find_remains(hook, base, "SNOWML_")
         # An attempt goes only with those before it: the latest is what a new try of its task goes by.
         kept = {

@@ -21,7 +21,7 @@ from airflow_provider_snowml.core.batch_job import (
     RunRef,
     decide,
 )
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation, literal
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     BatchJobOwnershipError,
@@ -177,6 +177,8 @@ def plan(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, context: Context)
             statement, input_location=data_directory(work.statement.output_location, job.name.name, found.run)
         )
         rows = int(hook.value(f"SELECT COUNT(*) FROM ({work.query}\n)"))
+    elif task.row_count_check == "equal":
+        rows = hook.count_parquet_rows(statement.input_location)
     return {
         "action": found.decision.action.value,
         "reason": found.decision.reason,
@@ -284,7 +286,7 @@ def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situat
         beside = input_directory(statement.output_location, job.name.name)
         location = data_directory(statement.output_location, job.name.name, found.run)
         hook.remove_files(location)
-        hook.rows(f"REMOVE {literal(beside.sql + REMOVED_FILE)}")  # a clean-up's, that left the name free
+        hook.remove_file(beside, REMOVED_FILE)  # a clean-up's, that left the name free
         rows = hook.copy_into_location(location, work.query)
         log.info("Copied %d rows to %s.", rows, location)
     elif task.row_count_check == "equal":

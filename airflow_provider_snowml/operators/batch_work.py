@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_snowml.core.batch_job import fingerprint
 from airflow_provider_snowml.core.batch_statement import BatchStatement
-from airflow_provider_snowml.core.model_ref import ModelFunction, ModelVersionRef, check_columns
+from airflow_provider_snowml.core.model_ref import (
+    ModelFunction,
+    ModelVersionRef,
+    check_columns,
+    check_partition_column,
+)
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.core.service_deployment import check_requests
 from airflow_provider_snowml.exceptions import InputColumnsError, InvalidArgumentError
 from airflow_provider_snowml.hooks.batch_jobs import job_identifier
 from airflow_provider_snowml.hooks.services import check_image_repository
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import as_text, exactly_one, one_of, whole_number
+from airflow_provider_snowml.operators.base import as_text, exactly_one, one_of, rows_query, whole_number
 
 if TYPE_CHECKING:
     from airflow_provider_snowml.operators.batch_inference import SnowMLBatchInferenceOperator
@@ -120,16 +125,14 @@ def resolve(
         staged = _staged_input(str(task.input_stage_location), schema, output)
         hook.check_internal_stage(staged.stage)
     else:
-        if source == "input_table":
-            table = QualifiedName.parse(str(task.input_table), schema, what="input_table")
-            query = f"SELECT * FROM {table.sql}"
-        else:
-            query = str(task.input_query).strip().rstrip(";")
+        query = rows_query(source, getattr(task, source), schema)
         columns = hook.columns(query)
         check_columns(function, columns, source=source)
     partition_column = as_text(task.partition_column)
     if partition_column is not None:
-        _check_partition_column(partition_column, function, columns, source)
+        column = Identifier.parse(partition_column, what="partition_column")
+        _check_not_an_output(column, function)
+        check_partition_column(function, column, columns, source=source)
     requests = _requests(task)
     if requests["gpu_requests"] not in (None, "0") and ref.supports_gpu is False:
         raise InvalidArgumentError(
@@ -237,25 +240,13 @@ def _in_the_input(
     return found
 
 
-def _check_partition_column(
-    text: str, function: ModelFunction, columns: Sequence[str] | None, source: str
-) -> None:
-    """What the SDK checks, and that the column is there.
+def _check_not_an_output(column: Identifier, function: ModelFunction) -> None:
+    """Check that the job can add the partition's column to the output, as the SDK does.
 
-    :raises InvalidArgumentError: (or a subclass) if the function or the input cannot be partitioned by it.
+    :raises InvalidArgumentError: if the function gives it already.
     """
-    name = Identifier.parse(text, what="partition_column").name
-    if function.keeps_row_count:
+    if function.is_partitioned and column.name.upper() in (output.upper() for output in function.outputs):
         raise InvalidArgumentError(
-            f"partition_column is {text!r}, but {function.target_method} is a function, which takes rows one "
-            "by one; only table functions take partitions."
-        )
-    if function.is_partitioned and name.upper() in (output.upper() for output in function.outputs):
-        raise InvalidArgumentError(
-            f"partition_column is {text!r}, which {function.target_method} gives too; the job adds it to the "
+            f"partition_column is {column}, which {function.target_method} gives too; the job adds it to the "
             "output by itself: register the model without it."
-        )
-    if columns is not None and name not in columns:
-        raise InputColumnsError(
-            f"partition_column names {text}, which {source} lacks. It has: {', '.join(columns)}."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,10 +14,17 @@ from airflow_provider_snowml.core.model_evaluation import (
     Evaluation,
 )
 from airflow_provider_snowml.core.model_ref import check_columns
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, refuse_dollar_quotes
+from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.exceptions import InputColumnsError, InvalidArgumentError
 from airflow_provider_snowml.hooks.evaluation import evaluate, predictions_query
-from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, exactly_one, one_of
+from airflow_provider_snowml.operators.base import (
+    SnowMLOperator,
+    as_text,
+    exactly_one,
+    one_of,
+    plain_metrics,
+    rows_query,
+)
 
 TASKS = ("binary_classification", "multiclass_classification", "regression")
 
@@ -134,12 +140,7 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
         with hook.session() as session:
             default = hook.default_schema()
             model = QualifiedName.parse(self.model_name, default, what="model name")
-            if source == "input_table":
-                query = (
-                    f"SELECT * FROM {QualifiedName.parse(str(self.input_table), default, what=source).sql}"
-                )
-            else:
-                query = str(self.input_query).strip().rstrip(";")
+            query = rows_query(source, getattr(self, source), default)
             ref = hook.resolve_version(model, self.version_name)
             function = ref.function(self.function_name)
             check_columns(function, hook.columns(query), source=source)
@@ -149,9 +150,9 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
             stored_as = as_text(self.stored_as)
             if stored_as:
                 # The labels in it are the table's.
-                refuse_dollar_quotes(json.dumps([stored_as, result]), what="evaluation")
+                ((name, value),) = plain_metrics({stored_as: result}).items()
                 registry = hook.registry(session, model.parent)
-                registry.get_model(model.name.sql).version(ref.version_sql).set_metric(stored_as, result)
+                registry.get_model(model.name.sql).version(ref.version_sql).set_metric(name, value)
         self.log.info("%s %s on %d rows: %s", model, ref.version, result["rows"], result["metrics"])
         return {"model": model.sql, "version": ref.version, **result}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from airflow_provider_snowml.core.model_ref import ModelVersionInfo, next_versio
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, refuse_dollar_quotes
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelVersionExistsError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator, one_of, run_of
+from airflow_provider_snowml.operators.base import SnowMLOperator, one_of, plain_metrics, run_of
 
 STATE_KEY = "snowml_register_model"
 
@@ -158,7 +157,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
             artifact = self._train(session, context)
             arguments = artifact.log_model_arguments()
             refuse_dollar_quotes(artifact.comment or "", what="comment")
-            metrics = _plain_metrics(artifact.metrics)
+            metrics = plain_metrics(artifact.metrics)
             if version in names:
                 self._drop(hook, model, version, versions)
             # Noted before it is made: from here on a version of that name is ours.
@@ -262,18 +261,3 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
             "functions": [function.target_method for function in ref.functions],
             "metrics": dict(metrics),
         }
-
-
-def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics as JSON has them: numpy's numbers become Python's.
-
-    :raises InvalidArgumentError: for a metric that JSON cannot hold, or text with ``$$``.
-    """
-    plain = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
-    try:
-        text = json.dumps(plain, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"The metrics {plain!r} are no plain JSON: {error}.") from error
-    refuse_dollar_quotes(text, what="metrics")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded

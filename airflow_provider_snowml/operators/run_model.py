@@ -8,7 +8,12 @@ from typing import Any
 
 from airflow.sdk import Context
 
-from airflow_provider_snowml.core.model_ref import check_columns, check_params, check_partition_column
+from airflow_provider_snowml.core.model_ref import (
+    check_columns,
+    check_no_column_twice,
+    check_params,
+    check_partition_column,
+)
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.core.partition_load import PartitionLoad
 from airflow_provider_snowml.exceptions import (
@@ -21,7 +26,7 @@ from airflow_provider_snowml.hooks.inference import cancel_statements, check_ser
 from airflow_provider_snowml.hooks.loading import append, count_rows, replace_slice, temporary_name
 from airflow_provider_snowml.hooks.services import service_name
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, exactly_one, one_of
+from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, exactly_one, one_of, rows_query
 
 __all__ = ["SnowMLRunModelOperator"]
 
@@ -142,11 +147,7 @@ class SnowMLRunModelOperator(SnowMLOperator):
         partition_column = _identifier("partition_column", self.partition_column)
         service_text = as_text(self.service_name)
         service = service_name(service_text, default) if service_text else None
-        if source == "input_table":
-            table = QualifiedName.parse(str(self.input_table), default, what="input_table")
-            query = f"SELECT * FROM {table.sql}"
-        else:
-            query = str(self.input_query).strip().rstrip(";")
+        query = rows_query(source, getattr(self, source), default)
         params = dict(self.inference_params or {})
 
         ref = hook.resolve_version(model, self.version_name)
@@ -156,7 +157,9 @@ class SnowMLRunModelOperator(SnowMLOperator):
             check_service(hook, service, ref, function)
         check_columns(function, columns, source=source)
         check_params(function, params)
-        check_partition_column(function, partition_column, columns, source=source)
+        if partition_column is not None:
+            check_partition_column(function, partition_column, columns, source=source)
+        check_no_column_twice(function, columns, source=source)
 
         self._session_id = session.session_id
         self._stop_if_killed()

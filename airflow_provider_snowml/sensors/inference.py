@@ -24,6 +24,7 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import log_tail, own_directory
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.hooks.watching import in_short
 from airflow_provider_snowml.operators.base import as_text, run_of
 from airflow_provider_snowml.triggers.inference import UNRESOLVED, SnowMLBatchJobTrigger
 
@@ -180,7 +181,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         try:
             seen = hook.observe_job(job, StageLocation.parse(self.job_output_location))
         except Exception as error:
-            verdict = self._poller.failed(f"{type(error).__name__}: {error}", time.time())
+            verdict = self._poller.failed(in_short(error), time.time())
         else:
             verdict = self._poller.observed(seen, time.time())
         self._status = verdict.status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def output(scoring: Any, result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def pictures(scoring_schema, local_snowflake) -> str:
+def pictures(scoring_schema, local_snowflake) -> Iterator[str]:
     """A stage with a directory table and some files."""
     import snowflake.connector
 
@@ -56,7 +57,8 @@ def pictures(scoring_schema, local_snowflake) -> str:
             target = f"@{stage}/2013-06-01/"
             execute(f"PUT 'file:///{name}' '{target}' AUTO_COMPRESS = FALSE", file_stream=io.BytesIO(content))
         execute(f"ALTER STAGE {stage} REFRESH")
-    return stage
+        yield stage
+        execute(f"DROP STAGE {stage}")  # other tests count the schema's stages
 
 
 def test_stage_files_are_rows_whose_content_the_method_gets(
@@ -161,12 +163,12 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "partition column is not there": (
         {"model_name": "TOTALS", "partition_column": "NOPE"},
         InputColumnsError,
-        "partition_column names NOPE, which input_table lacks. It has: ID, F1",
+        "partition_column is NOPE, which input_table lacks. It has: ID, F1",
     ),
     "partitions of a function": (
         {"partition_column": "DAY"},
         InvalidArgumentError,
-        "predict is a function, which takes rows one by one",
+        "partition_column is DAY, but predict is of type FUNCTION",
     ),
     "partition column is in the output": (
         {"model_name": "TOTALS", "partition_column": "TOTAL"},

@@ -56,11 +56,16 @@ def test_lines_come_while_the_job_runs(scoring, task_context, caplog, monkeypatc
     assert running_when_printed[0] == "RUNNING"
 
 
-def test_no_lines_are_asked_for_if_told_so(scoring, task_context, monkeypatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(SnowMLHook, "container_logs", lambda *arguments: asked.append(arguments) or {})
-    slow("log_off", stream_logs=False).execute(task_context("log_off"))
-    assert not asked
+@pytest.mark.parametrize("stream_logs", [True, False])
+def test_lines_are_asked_for_unless_told_not_to(scoring, task_context, local_snowflake, stream_logs) -> None:
+    name = f"log_{stream_logs}_asked"
+    note = local_snowflake.fault("note", statement="GET_SERVICE_LOGS", times=1000)
+    try:
+        slow(name, stream_logs=stream_logs).execute(task_context(name))
+        (found,) = (fault for fault in local_snowflake.faults() if fault["id"] == note)
+    finally:
+        local_snowflake.clear_faults()
+    assert any(name.upper() in request for request in found["requests"]) is stream_logs
 
 
 def test_logs_that_may_not_be_read_fail_nothing_and_are_mentioned_once(

@@ -120,10 +120,40 @@ def test_a_run_that_comes_between_anothers_manifest_and_its_job_leaves_both_alon
 ) -> None:
     def run_late() -> None:
         with pytest.raises(BatchJobConflictError, match="Run first got job"):
-            slow("claimed", 600).execute(task_context("claimed", run_id="late"))
+            slow("in_between", 600).execute(task_context("in_between", run_id="late"))
 
     with pytest.MonkeyPatch.context() as patch:
         overtaken_at(patch, SnowMLHook, "submit", run_late)
-        result = slow("claimed", 0).execute(task_context("claimed", run_id="first"))
+        result = slow("in_between", 0).execute(task_context("in_between", run_id="first"))
     assert (result["attempt"], result["output_rows"], result["reused"]) == (1, 1, False)
-    assert jobs(scoring, "claimed") == {"A1": "DONE"}
+    assert jobs(scoring, "in_between") == {"A1": "DONE"}
+
+
+def test_a_run_that_comes_too_late_leaves_an_input_that_is_read_in_place_alone(scoring, task_context) -> None:
+    hook = scoring.hook()
+    with hook.open_connection():
+        places = {
+            run: StageLocation.parse(f"@ST/of_{run}", hook.default_schema()) for run in ("faster", "slower")
+        }
+        for place in places.values():
+            hook.copy_into_location(place, "SELECT 600::FLOAT AS F1, 1 AS ID")
+
+    def score(run: str) -> Any:
+        task = SnowMLBatchInferenceOperator(
+            task_id="in_place_overtaken",
+            model_name="SLOW",
+            input_stage_location=places[run].sql,
+            compute_pool="TEST_POOL",
+            output_stage_location="@ST/in_place_overtaken",
+            wait_for_completion=False,
+        )
+        task.execute(task_context("in_place_overtaken", run_id=run))
+        return task
+
+    tasks: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        overtaken_at(patch, batch_submission, "claim", lambda: tasks.append(score("faster")))
+        with pytest.raises(BatchJobConflictError, match="Run faster got job"):
+            score("slower")
+    assert all(hook.files(place) for place in places.values())
+    tasks[0].on_kill()

@@ -123,15 +123,14 @@ def test_an_event_for_each_output_that_becomes_complete(base, finish, local_snow
 
 
 def test_what_fails_is_looked_at_again(base, finish, scoring) -> None:
-    nowhere = StageLocation.parse(f"@{scoring.schema}.NOT_YET/x")
+    stage = f"{scoring.schema}.NOT_YET"
+    nowhere = StageLocation.parse(f"@{stage}/x")
 
     async def life() -> None:
         async with watching(watcher(nowhere)) as seen:
             await asyncio.sleep(1.5)
             hook = scoring.hook()
-            await asyncio.to_thread(
-                hook.rows, f"CREATE STAGE {scoring.schema}.NOT_YET ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')"
-            )
+            await asyncio.to_thread(hook.rows, f"CREATE STAGE {stage} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
             # What is there when it first sees anything is no news, so there may be one more.
             for n in range(60):
                 if seen:
@@ -140,7 +139,10 @@ def test_what_fails_is_looked_at_again(base, finish, scoring) -> None:
                 await asyncio.sleep(0.5)
             assert seen
 
-    asyncio.run(life())
+    try:
+        asyncio.run(life())
+    finally:
+        scoring.hook().rows(f"DROP STAGE IF EXISTS {stage}")  # other tests count the schema's stages
 
 
 def test_a_stage_that_is_gone_costs_the_others_no_connection(scoring, base, finish, monkeypatch) -> None:

@@ -106,6 +106,14 @@ def test_what_is_otherwise_is_said(local_snowflake, execute, monkeypatch) -> Non
     assert schemas(execute) == []
 
 
+def test_without_a_pool_it_does_not_pass(execute, monkeypatch) -> None:
+    monkeypatch.delenv("POOL")
+    process = start("--only", "name-before")
+    found, said = finish(process)
+    assert found == {"name-before": "not tried"}, said
+    assert process.returncode == 2
+
+
 def test_the_table_of_beliefs_names_the_checks() -> None:
     page = (ROOT / "docs" / "local-snowflake.md").read_text()
     named = ", ".join(re.findall(r"verify: (.*) \|$", page, re.MULTILINE))
