@@ -44,19 +44,11 @@ def table_columns(hook: SnowMLHook, table: QualifiedName, what: str) -> dict[str
         except ObjectNotFoundError:
             raise TableNotFoundError(
                 f"There is no table or view {table}, which {what} names, or the role may not see it. "
-                f"{table.parent} has: {_tables(hook, table.parent)}."
+                f"{table.parent} has: {hook.listing('SHOW OBJECTS IN SCHEMA ' + table.parent.sql)}."
             ) from None
         finally:
             cursor.close()
     return {column.name: FIELD_ID_TO_NAME[column.type_code] for column in described}
-
-
-def _tables(hook: SnowMLHook, schema: SchemaName) -> str:
-    try:
-        names = [str(row["name"]) for row in hook.rows(f"SHOW OBJECTS IN SCHEMA {schema.sql}")]
-    except ObjectNotFoundError:
-        return "(there is no such schema)"
-    return (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def current_warehouse(hook: SnowMLHook) -> Identifier:

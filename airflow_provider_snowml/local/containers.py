@@ -155,8 +155,9 @@ class Containers:
         state = self._read(directory)
         if state["status"] in ENDED or alive or not (directory / "alive").exists():
             return state
-        with self._lock:
-            write_state(directory, FAILED, self._how_it_died(id_))
+        with self._lock:  # with it, as it may only just have been started
+            if not self.alive(id_) and self._read(directory)["status"] not in ENDED:
+                write_state(directory, FAILED, self._how_it_died(id_))
         return self._read(directory)
 
     @staticmethod

@@ -260,7 +260,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "which function": ({"function_name": None}, ModelFunctionNotFoundError, "name one of them"),
     "task": ({"model_name": "SLOW", "version_name": "V1", "function_name": None}, ModelTaskError, "UNKNOWN"),
     "actual score": ({"actual_score_columns": ["F1"]}, ModelTaskError, "it takes prediction_score_columns"),
-    "source": ({"source": "NOPE"}, TableNotFoundError, "which source names.* has: .*WATCHED"),
+    "source": ({"source": "NOPE"}, TableNotFoundError, r"which source names.* has: \w"),
     "baseline": ({"baseline": "NOPE"}, TableNotFoundError, "which baseline names"),
     "warehouse": ({"warehouse": "NOPE"}, WarehouseNotFoundError, "There are: .*SNOWML_WH"),
     "column": ({"id_columns": ["NOPE"]}, MonitorColumnsError, "source .*WATCHED lacks.* P FLOAT"),

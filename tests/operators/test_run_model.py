@@ -276,10 +276,11 @@ def test_on_a_service(serving, task_context) -> None:
 
 
 def running_statements(hook, text: str) -> list[str]:
+    """Those that write a table: others ask what columns there are."""
     rows = hook.rows(
         "SELECT QUERY_ID FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY_BY_USER(RESULT_LIMIT => 1000)) "
         f"WHERE EXECUTION_STATUS = 'RUNNING' AND CONTAINS(QUERY_TEXT, '{text}') "
-        "AND NOT CONTAINS(QUERY_TEXT, 'QUERY_HISTORY')"
+        "AND CONTAINS(QUERY_TEXT, 'CREATE ') AND NOT CONTAINS(QUERY_TEXT, 'QUERY_HISTORY')"
     )
     return [row["QUERY_ID"] for row in rows]
 
