@@ -16,7 +16,6 @@ from airflow_provider_snowml.exceptions import (
     TableNotFoundError,
     WarehouseNotFoundError,
 )
-from airflow_provider_snowml.hooks.errors import mapped_errors
 from airflow_provider_snowml.hooks.snowml import Row, SnowMLHook
 
 
@@ -34,21 +33,13 @@ def table_columns(hook: SnowMLHook, table: QualifiedName, what: str) -> dict[str
     :param what: what it is for, for the error.
     :raises TableNotFoundError: if it isn't there; the message lists the schema's tables and views.
     """
-    from snowflake.connector.constants import FIELD_ID_TO_NAME
-
-    with hook.open_connection() as connection:
-        cursor = connection.cursor()
-        try:
-            with mapped_errors():
-                described = cursor.describe(f"SELECT * FROM {table.sql}") or ()
-        except ObjectNotFoundError:
-            raise TableNotFoundError(
-                f"There is no table or view {table}, which {what} names, or the role may not see it. "
-                f"{table.parent} has: {hook.listing('SHOW OBJECTS IN SCHEMA ' + table.parent.sql)}."
-            ) from None
-        finally:
-            cursor.close()
-    return {column.name: FIELD_ID_TO_NAME[column.type_code] for column in described}
+    try:
+        return dict(hook.typed_columns(f"SELECT * FROM {table.sql}"))
+    except ObjectNotFoundError:
+        raise TableNotFoundError(
+            f"There is no table or view {table}, which {what} names, or the role may not see it. "
+            f"{table.parent} has: {hook.listing('SHOW OBJECTS IN SCHEMA ' + table.parent.sql)}."
+        ) from None
 
 
 def current_warehouse(hook: SnowMLHook) -> Identifier:

@@ -191,10 +191,17 @@ class SnowMLHook(SnowflakeHook):
 
     def columns(self, query: str) -> list[str]:
         """The columns that a query would give; it is not run."""
+        return [name for name, _ in self.typed_columns(query)]
+
+    def typed_columns(self, query: str) -> list[tuple[str, str]]:
+        """The columns that a query would give, and their types as the connector names them; it is not run."""
+        from snowflake.connector.constants import FIELD_ID_TO_NAME
+
         with self.open_connection() as connection, mapped_errors():
             cursor = connection.cursor()
             try:
-                return [column.name for column in cursor.describe(query) or ()]
+                described = cursor.describe(query) or ()
+                return [(column.name, FIELD_ID_TO_NAME[column.type_code]) for column in described]
             finally:
                 cursor.close()
 

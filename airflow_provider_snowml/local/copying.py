@@ -75,6 +75,13 @@ def _unload(session: Session, reader: Reader) -> Result:
             "Use overwrite option to force unloading.",
         )
     result = session.account.engine.execute(session, query)
+    if kind == "PARQUET" and any(r["type"] in ("timestamp_tz", "timestamp_ltz") for r in result.rowtype):
+        raise SnowflakeError(
+            100171,
+            "22000",
+            "Error encountered when unloading to PARQUET: "
+            "TIMESTAMP_TZ and LTZ types are not supported for unloading to Parquet.",
+        )
     table = result.table.rename_columns([r["name"] for r in result.rowtype])
     header = _flag(options.get("HEADER"))
     data = _encode(table, kind, form, header) if table.num_rows or single else None

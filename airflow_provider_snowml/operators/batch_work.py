@@ -126,8 +126,10 @@ def resolve(
         hook.check_internal_stage(staged.stage)
     else:
         query = rows_query(source, getattr(task, source), schema)
-        columns = hook.columns(query)
+        typed = hook.typed_columns(query)
+        columns = [name for name, _ in typed]
         check_columns(function, columns, source=source)
+        _check_types(typed, source)
     partition_column = as_text(task.partition_column)
     if partition_column is not None:
         column = Identifier.parse(partition_column, what="partition_column")
@@ -166,6 +168,15 @@ def resolve(
         **requests,
     )
     return Work(statement, query, source, ref, function, as_text(task.input_version))
+
+
+def _check_types(columns: Sequence[tuple[str, str]], source: str) -> None:
+    zoned = [f"{name} ({type_})" for name, type_ in columns if type_ in ("TIMESTAMP_TZ", "TIMESTAMP_LTZ")]
+    if zoned:
+        raise InputColumnsError(
+            f"{source} has {', '.join(zoned)}, which Snowflake cannot write as Parquet: "
+            "cast to TIMESTAMP_NTZ, or leave out."
+        )
 
 
 def _staged_input(text: str, schema: SchemaName, output: StageLocation) -> StageLocation:

@@ -284,3 +284,12 @@ def test_semi_structured_values_are_unloaded_as_json(connection) -> None:
     )
     found = {name: json.loads(text) for name, text in row.fetchone().items()}
     assert found == {"A": [{"a": [1]}], "T": ["t"], "O": {"k": "v"}}
+
+
+def test_times_with_a_zone_are_not_unloaded_as_parquet(cursor):
+    cursor.execute("CREATE STAGE zoned")
+    unload = "COPY INTO @zoned/a/ FROM (SELECT CURRENT_TIMESTAMP(){} AS t) FILE_FORMAT = (TYPE = PARQUET)"
+    with pytest.raises(ProgrammingError, match="LTZ types are not supported for unloading") as raised:
+        cursor.execute(unload.format(""))
+    assert raised.value.errno == 100171
+    cursor.execute(unload.format("::TIMESTAMP_NTZ"))

@@ -165,6 +165,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         InputColumnsError,
         "partition_column is NOPE, which input_table lacks. It has: ID, F1",
     ),
+    "a time with a zone": (
+        {"input_table": None, "input_query": "SELECT *, CURRENT_TIMESTAMP() AS SEEN FROM X"},
+        InputColumnsError,
+        r"input_query has SEEN \(TIMESTAMP_L?TZ\), .* cast to TIMESTAMP_NTZ",
+    ),
     "partitions of a function": (
         {"partition_column": "DAY"},
         InvalidArgumentError,
