@@ -36,6 +36,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "airflow_provider_snowml.operators.champion_challenger",
                     "airflow_provider_snowml.operators.evaluation",
                     "airflow_provider_snowml.operators.inference",
                     "airflow_provider_snowml.operators.monitors",

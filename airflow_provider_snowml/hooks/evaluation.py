@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_snowml.core.model_evaluation import Evaluation
@@ -13,7 +13,9 @@ from airflow_provider_snowml.hooks.inference import predictions
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 if TYPE_CHECKING:
-    from snowflake.snowpark import Session
+    from snowflake.snowpark import Column, Session
+
+    MetricCallable = Callable[[Column, Column], Column]
 
 
 def predictions_query(
@@ -41,6 +43,19 @@ def predictions_query(
         )
     found = predictions(hook, session, ref, function, query, params=inference_params)
     return str(found.queries["queries"][-1])
+
+
+def metric_sql(session: Session, metric: MetricCallable) -> str:
+    """The SQL of a metric that is written with Snowpark. It runs nothing.
+
+    :param session: an open session.
+    :param metric: makes an aggregate of ``LABEL`` and ``PREDICTION``.
+    """
+    from snowflake.snowpark.functions import col
+
+    rows = session.sql("SELECT * FROM LABELLED")  # as the one statement calls them
+    made = rows.agg(metric(col("LABEL"), col("PREDICTION")))
+    return f"({made.queries['queries'][-1]})"
 
 
 def evaluate(hook: SnowMLHook, evaluation: Evaluation, predictions: str) -> dict[str, Any]:
@@ -79,3 +94,19 @@ def evaluate(hook: SnowMLHook, evaluation: Evaluation, predictions: str) -> dict
                 json.loads(row["CALIBRATION"]), key=lambda cell: float(cell["bin"])
             )
     return result
+
+
+def metric_of_slice(hook: SnowMLHook, evaluation: Evaluation, metric: str, predictions: str) -> float | None:
+    """A metric on a part of the rows; ``None`` if it cannot be computed, as of no rows.
+
+    :param hook: the hook, with a connection open.
+    :param evaluation: what is computed.
+    :param metric: which of it is wanted.
+    :param predictions: the query with the labels and predictions of the part.
+    """
+    try:
+        value: float | None = evaluate(hook, evaluation, predictions)["metrics"][metric]
+    except EvaluationError:
+        # All rows have predictions: the whole was evaluated before. So this part has no labels.
+        return None
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,6 +133,20 @@ def whole_number(name: str, value: Any, *, at_least: int = 1) -> int | None:
     if number < at_least:
         raise InvalidArgumentError(f"{name} is {value!r}; it must be a whole number of at least {at_least}.")
     return number
+
+
+def number(name: str, value: Any) -> float:
+    """An argument that is a number, and may be a text.
+
+    :raises InvalidArgumentError: if it is none.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be a number.")
+    return found
 
 
 def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:

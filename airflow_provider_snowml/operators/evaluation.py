@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow.sdk import Context
 
@@ -16,15 +16,21 @@ from airflow_provider_snowml.core.model_evaluation import (
 from airflow_provider_snowml.core.model_ref import check_columns
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.exceptions import InputColumnsError, InvalidArgumentError
-from airflow_provider_snowml.hooks.evaluation import evaluate, predictions_query
+from airflow_provider_snowml.hooks.evaluation import evaluate, metric_sql, predictions_query
 from airflow_provider_snowml.operators.base import (
     SnowMLOperator,
     as_text,
     exactly_one,
+    number,
     one_of,
     plain_metrics,
     rows_query,
 )
+
+if TYPE_CHECKING:
+    from snowflake.snowpark import Session
+
+    from airflow_provider_snowml.hooks.evaluation import MetricCallable
 
 TASKS = ("binary_classification", "multiclass_classification", "regression")
 
@@ -63,7 +69,8 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
     :param positive_class: the class that a binary classification is about.
     :param threshold: from which probability on it is predicted, where there is no ``prediction_column``.
     :param expressions: metrics of your own, by name: SQL aggregates over ``LABEL``, ``PREDICTION`` and the
-        input's columns (they are code).
+        input's columns (they are code), or callables that make one of Snowpark's columns of the two,
+        ``lambda label, prediction: functions.avg(functions.abs(label - prediction))``.
     :param inference_params: parameters of the method.
     :param calibration_bins: how many bins of equal width the probabilities of the positive class are put in,
         0 for none.
@@ -108,7 +115,7 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
         probability_columns: Mapping[Any, str] | None = None,
         positive_class: Any = None,
         threshold: float | str = 0.5,
-        expressions: Mapping[str, str] | None = None,
+        expressions: Mapping[str, str | MetricCallable] | None = None,
         inference_params: Mapping[str, Any] | None = None,
         calibration_bins: int = 10,
         stored_as: str | None = "evaluation",
@@ -135,7 +142,7 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Evaluate, and store the result."""
         source = exactly_one(input_table=self.input_table, input_query=self.input_query)
-        metrics = self._chosen_metrics()
+        metrics = chosen_metrics(self)
         hook = self.get_hook()
         with hook.session() as session:
             default = hook.default_schema()
@@ -145,7 +152,8 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
             function = ref.function(self.function_name)
             check_columns(function, hook.columns(query), source=source)
             predictions = predictions_query(hook, session, ref, function, query, self.inference_params)
-            evaluation = self._evaluation(metrics, hook.columns(predictions))
+            columns = hook.columns(predictions)
+            evaluation = evaluation_of(self, session, metrics, columns, bins=self.calibration_bins)
             result = evaluate(hook, evaluation, predictions)
             stored_as = as_text(self.stored_as)
             if stored_as:
@@ -156,62 +164,99 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
         self.log.info("%s %s on %d rows: %s", model, ref.version, result["rows"], result["metrics"])
         return {"model": model.sql, "version": ref.version, **result}
 
-    def _chosen_metrics(self) -> tuple[str, ...]:
-        """Check what needs no Snowflake; which metrics there will be."""
-        one_of("task", self.task, TASKS)
-        possible: tuple[str, ...]
-        if self.task == "regression":
-            possible = REGRESSION_METRICS
-        elif self.probability_columns:
-            possible = CLASSIFICATION_METRICS
-        else:
-            possible = tuple(name for name in CLASSIFICATION_METRICS if name not in PROBABILITY_METRICS)
-        metrics = tuple(self.metrics) if self.metrics is not None else possible
-        if unknown := [name for name in metrics if name not in possible]:
-            needed = " (without probability_columns)" if set(unknown) & set(PROBABILITY_METRICS) else ""
-            raise InvalidArgumentError(
-                f"{', '.join(unknown)} is no metric of a {self.task}{needed}. "
-                f"There are: {', '.join(possible)}."
-            )
-        if (self.task == "binary_classification") != (self.positive_class is not None):
-            raise InvalidArgumentError(
-                f"task is {self.task!r} and positive_class is {self.positive_class!r}: positive_class goes "
-                "with 'binary_classification', and only with it."
-            )
-        if not self.prediction_column and (self.task == "regression" or not self.probability_columns):
-            raise InvalidArgumentError(
-                f"A {self.task} without prediction_column"
-                + ("" if self.task == "regression" else " and probability_columns")
-                + " has nothing to compare: name the method's output."
-            )
-        classes = list(self.probability_columns or {})
-        if self.positive_class is not None and classes and self.positive_class not in classes:
-            raise InvalidArgumentError(
-                f"positive_class is {self.positive_class!r}; probability_columns has {classes}."
-            )
-        return metrics
 
-    def _evaluation(self, metrics: tuple[str, ...], columns: Sequence[str]) -> Evaluation:
-        try:
-            threshold = float(self.threshold)
-        except (TypeError, ValueError):
-            raise InvalidArgumentError(f"threshold is {self.threshold!r}; it must be a number.") from None
-        is_binary = self.task == "binary_classification"
-        return Evaluation(
-            label=find_column(self.label_column, columns, what="label_column"),
-            metrics=metrics,
-            prediction=find_column(self.prediction_column, columns, what="prediction_column")
-            if self.prediction_column
-            else None,
-            probabilities=tuple(
-                (class_, find_column(name, columns, what="probability_columns"))
-                for class_, name in (self.probability_columns or {}).items()
-            ),
-            positive=self.positive_class,
-            threshold=threshold,
-            expressions=tuple((self.expressions or {}).items()),
-            bins=self.calibration_bins if is_binary and self.probability_columns else 0,
+class EvaluationArguments(Protocol):
+    """The arguments that say what is computed; see :class:`SnowMLEvaluateModelOperator`."""
+
+    label_column: str
+    task: Literal["binary_classification", "multiclass_classification", "regression"]
+    metrics: Sequence[str] | None
+    prediction_column: str | None
+    probability_columns: Mapping[Any, str] | None
+    positive_class: Any
+    threshold: float | str
+    expressions: Mapping[str, str | MetricCallable] | None
+
+
+def chosen_metrics(task: EvaluationArguments) -> tuple[str, ...]:
+    """Which metrics there will be. It checks all that needs no Snowflake.
+
+    :param task: the operator.
+    :raises InvalidArgumentError: for arguments that make no sense.
+    """
+    one_of("task", task.task, TASKS)
+    possible: tuple[str, ...]
+    if task.task == "regression":
+        possible = REGRESSION_METRICS
+    elif task.probability_columns:
+        possible = CLASSIFICATION_METRICS
+    else:
+        possible = tuple(name for name in CLASSIFICATION_METRICS if name not in PROBABILITY_METRICS)
+    metrics = tuple(task.metrics) if task.metrics is not None else possible
+    if unknown := [name for name in metrics if name not in possible]:
+        needed = " (without probability_columns)" if set(unknown) & set(PROBABILITY_METRICS) else ""
+        raise InvalidArgumentError(
+            f"{', '.join(unknown)} is no metric of a {task.task}{needed}. There are: {', '.join(possible)}."
         )
+    if twice := sorted(set(metrics) & set(task.expressions or {})):
+        raise InvalidArgumentError(
+            f"{', '.join(twice)} in expressions is a metric already: name it otherwise."
+        )
+    if (task.task == "binary_classification") != (task.positive_class is not None):
+        raise InvalidArgumentError(
+            f"task is {task.task!r} and positive_class is {task.positive_class!r}: positive_class goes "
+            "with 'binary_classification', and only with it."
+        )
+    if not task.prediction_column and (task.task == "regression" or not task.probability_columns):
+        raise InvalidArgumentError(
+            f"A {task.task} without prediction_column"
+            + ("" if task.task == "regression" else " and probability_columns")
+            + " has nothing to compare: name the method's output."
+        )
+    classes = list(task.probability_columns or {})
+    if task.positive_class is not None and classes and task.positive_class not in classes:
+        raise InvalidArgumentError(
+            f"positive_class is {task.positive_class!r}; probability_columns has {classes}."
+        )
+    return metrics
+
+
+def evaluation_of(
+    task: EvaluationArguments,
+    session: Session,
+    metrics: tuple[str, ...],
+    columns: Sequence[str],
+    *,
+    bins: int = 0,
+) -> Evaluation:
+    """What is computed of predictions.
+
+    :param task: the operator.
+    :param session: an open session, which turns callables into SQL.
+    :param metrics: which metrics.
+    :param columns: the columns of the predictions, by their resolved names.
+    :param bins: how many bins the calibration has, where there can be one.
+    :raises InvalidArgumentError: (or a subclass) for a column that isn't there, or a bad threshold.
+    """
+    is_binary = task.task == "binary_classification"
+    return Evaluation(
+        label=find_column(task.label_column, columns, what="label_column"),
+        metrics=metrics,
+        prediction=find_column(task.prediction_column, columns, what="prediction_column")
+        if task.prediction_column
+        else None,
+        probabilities=tuple(
+            (class_, find_column(name, columns, what="probability_columns"))
+            for class_, name in (task.probability_columns or {}).items()
+        ),
+        positive=task.positive_class,
+        threshold=number("threshold", task.threshold),
+        expressions=tuple(
+            (name, metric if isinstance(metric, str) else metric_sql(session, metric))
+            for name, metric in (task.expressions or {}).items()
+        ),
+        bins=bins if is_binary and task.probability_columns else 0,
+    )
 
 
 def find_column(name: str, columns: Sequence[str], *, what: str) -> Identifier:
