@@ -180,6 +180,15 @@ class LockWaitersError(StatementError):
     on_retry = "The transaction was rolled back; a retry runs it again."
 
 
+class UnavailableError(StatementError):
+    """Snowflake was not reached, did not answer, or asked to come later.
+
+    Whether it carried the statement out is not known.
+    """
+
+    on_retry = "A retry looks what is there, and goes on."
+
+
 # -- batch jobs -----------------------------------------------------------------------------------------
 
 

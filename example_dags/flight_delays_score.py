@@ -32,28 +32,21 @@ from airflow.sdk import (
     CronPartitionTimetable,
     DeadlineAlert,
     DeadlineReference,
-    ExceptionRetryPolicy,
     Param,
-    RetryAction,
-    RetryRule,
     SyncCallback,
     dag,
     task,
 )
 from pendulum import timezone
 
-from airflow_provider_snowml.exceptions import (
-    InsufficientPrivilegesError,
-    InvalidArgumentError,
-    LockWaitersError,
-    NotFoundError,
-)
+from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.inference import (
     SnowMLBatchInferenceOperator,
     SnowMLCleanUpBatchOperator,
     SnowMLLoadPredictionsOperator,
 )
+from airflow_provider_snowml.retry_policy import SNOWML_RETRY_POLICY
 
 NEW_YORK = timezone("America/New_York")
 
@@ -75,15 +68,6 @@ DAY = "{{ partition_key or params.day }}"
 # Each loaded day is an event of this asset, with the day as its partition key: a DAG that is scheduled on it
 # knows which day has come, or come anew.
 predictions = Asset("flight_delay_predictions")
-
-# By type: what nobody but a human can mend is not tried again, and a busy table is left in peace for a while.
-# Anything else, a worker that died for one, has the `retries` below.
-RETRY_POLICY = ExceptionRetryPolicy(
-    rules=[
-        RetryRule([InvalidArgumentError, NotFoundError, InsufficientPrivilegesError], RetryAction.FAIL),
-        RetryRule(LockWaitersError, RetryAction.RETRY, retry_delay=timedelta(minutes=1)),
-    ]
-)
 
 
 def say_that_it_is_late(context: dict[str, Any]) -> None:
@@ -109,7 +93,7 @@ def describe_event(context: Any, result: dict[str, Any]) -> None:
         "day": Param(None, type=["null", "string"], format="date", description="If there is no partition"),
         "version": Param("default", type="string", description="Model version or alias"),
     },
-    default_args={"retries": 3, "retry_delay": timedelta(seconds=10), "retry_policy": RETRY_POLICY},
+    default_args={"retries": 3, "retry_delay": timedelta(seconds=10), "retry_policy": SNOWML_RETRY_POLICY},
     # A partition has no logical date: the clock starts when the run is queued, in a backfill all at once.
     deadline=DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,

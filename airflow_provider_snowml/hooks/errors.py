@@ -16,6 +16,7 @@ from airflow_provider_snowml.exceptions import (
     ObjectExistsError,
     ObjectNotFoundError,
     StatementError,
+    UnavailableError,
 )
 
 _BY_NUMBER: dict[int, type[StatementError]] = {
@@ -25,6 +26,16 @@ _BY_NUMBER: dict[int, type[StatementError]] = {
     3001: InsufficientPrivilegesError,
     625: LockWaitersError,
 }
+# The connector's errors of the network and of a server that has trouble, by class.
+_UNAVAILABLE = frozenset(
+    (
+        *("BadGatewayError", "GatewayTimeoutError", "InternalServerError", "OperationalError"),
+        *("OtherHTTPRetryableError", "RequestExceedMaxRetryError", "RequestTimeoutError"),
+        *("ServiceUnavailableError", "TooManyRequests"),
+    )
+)
+# They are an OperationalError, and no time mends them.
+_FOR_GOOD = frozenset(("NonRetryableTlsError", "RevocationCheckError"))
 
 
 def as_statement_error(error: BaseException) -> StatementError | None:
@@ -42,6 +53,9 @@ def as_statement_error(error: BaseException) -> StatementError | None:
     except (TypeError, ValueError):
         errno = None
     kind = _BY_NUMBER.get(errno, StatementError) if errno is not None else StatementError
+    names = {base.__name__ for base in type(error).__mro__}
+    if kind is StatementError and names & _UNAVAILABLE and not names & _FOR_GOOD:
+        kind = UnavailableError
     message = getattr(error, "raw_msg", None) or getattr(error, "raw_message", None) or str(error)
     hint = explain_error(message) if kind is InsufficientPrivilegesError else None
     number_text = f" ({errno:06d})" if errno is not None and errno >= 0 else ""

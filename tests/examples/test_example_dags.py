@@ -101,6 +101,8 @@ def test_scoring_is_a_chain_over_one_day(dags):
         (exceptions.ModelVersionNotFoundError("x"), "fail", None),
         (exceptions.InsufficientPrivilegesError("x"), "fail", None),
         (exceptions.LockWaitersError("x"), "retry", 60),
+        (exceptions.UnavailableError("x"), "retry", 60),
+        (exceptions.StatementError("x"), "default", None),
         (exceptions.BatchJobFailedError("x"), "default", None),
         (OSError("x"), "default", None),
     ],

@@ -16,6 +16,7 @@ from airflow_provider_snowml.exceptions import (
     ObjectNotFoundError,
     PersonalDatabaseError,
     StatementError,
+    UnavailableError,
 )
 from airflow_provider_snowml.hooks.errors import as_statement_error
 from airflow_provider_snowml.hooks.query_tag import merged_tag
@@ -184,6 +185,24 @@ def test_errors_go_by_number(number: int, kind: type[StatementError]) -> None:
         assert type(ours) is kind
         assert ours.errno == number
     assert as_statement_error(ValueError("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("OperationalError", UnavailableError),
+        ("TooManyRequests", UnavailableError),
+        ("ServiceUnavailableError", UnavailableError),
+        ("NonRetryableTlsError", StatementError),
+        ("DatabaseError", StatementError),
+    ],
+)
+def test_a_snowflake_that_is_away_is_told_from_one_that_refuses(
+    name: str, kind: type[StatementError]
+) -> None:
+    from snowflake.connector import errors
+
+    assert type(as_statement_error(getattr(errors, name)(msg="m", errno=250001))) is kind
 
 
 # -- models -----------------------------------------------------------------------------------------------
