@@ -318,6 +318,23 @@ class ServicePollingError(ServiceError):
     on_retry = "A retry goes on waiting."
 
 
+# -- promoting -----------------------------------------------------------------------------------------
+
+
+class PromotionError(SnowMLError):
+    """A version is not to become the champion. Nothing was changed."""
+
+    on_retry = "Nothing was changed. A retry fails the same way until another version is the champion."
+
+
+class OlderModelError(PromotionError):
+    """The champion was trained on newer data, or it is not said until when the other one was trained."""
+
+
+class NothingToRollBackError(PromotionError):
+    """There was no champion before, none is known, or it is gone."""
+
+
 # -- evaluating -----------------------------------------------------------------------------------------
 
 

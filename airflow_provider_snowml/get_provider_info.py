@@ -40,6 +40,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_snowml.operators.evaluation",
                     "airflow_provider_snowml.operators.inference",
                     "airflow_provider_snowml.operators.monitors",
+                    "airflow_provider_snowml.operators.promotion",
                     "airflow_provider_snowml.operators.registry",
                     "airflow_provider_snowml.operators.run_model",
                     "airflow_provider_snowml.operators.services",
@@ -55,6 +56,31 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "asset-uris": [
+            {
+                "schemes": ["snowml"],
+                "handler": "airflow_provider_snowml.assets.models.sanitize_uri",
+                "factory": "airflow_provider_snowml.assets.models.create_asset",
+            }
+        ],
+        "config": {
+            "snowml": {
+                "description": "Settings of the Snowflake ML provider.",
+                "options": {
+                    "account": {
+                        "description": (
+                            "What the assets of models call the Snowflake account, in the URI "
+                            "``snowml://<account>/<database>/<schema>/model/<name>``. It is no address: the "
+                            "connection has that.\n"
+                        ),
+                        "version_added": __version__,
+                        "type": "string",
+                        "example": "myorg-myaccount",
+                        "default": "snowflake",
+                    }
+                },
+            }
+        },
         "extra-links": ["airflow_provider_snowml.links.snowsight.SnowsightQueryLink"],
         "triggers": [
             {

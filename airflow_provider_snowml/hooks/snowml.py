@@ -255,7 +255,7 @@ class SnowMLHook(SnowflakeHook):
                 f"{model.parent} has: {self.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
             )
         version = resolve_version(model, reference, versions).name
-        spec = self._model_spec(model, version)
+        spec = self.model_spec(model, version)
         shown = self.rows(f"SHOW FUNCTIONS IN MODEL {model.sql} VERSION {Identifier.of(version).sql}")
         types = {
             row["name"]: TABLE_FUNCTION if "TABLE" in (row.get("return_type") or "") else "FUNCTION"
@@ -268,7 +268,7 @@ class SnowMLHook(SnowflakeHook):
             return model
         return QualifiedName.parse(model, self.default_schema(), what="model name")
 
-    def _model_spec(self, model: QualifiedName, version: str) -> Mapping[str, Any]:
+    def model_spec(self, model: QualifiedName, version: str) -> Mapping[str, Any]:
         """snowflake-ml's own description of a version; empty if it may not be seen."""
         import yaml
 
