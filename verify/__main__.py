@@ -9,11 +9,8 @@ import argparse
 import os
 import signal
 import sys
-import traceback
-from typing import Any
 
 CONN_ID = "snowml_verify"
-HOLDS, DIFFERS, NOT_TRIED = "holds", "differs", "not tried"
 
 
 def main() -> int:
@@ -33,7 +30,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
-    from verify import beliefs, contract  # noqa: F401 - they register themselves
+    os.environ.setdefault("TQDM_DISABLE", "1")  # log_model's progress would stand between the lines
+    from verify import beliefs, contract, reruns  # noqa: F401 - they register themselves
     from verify.checks import CHECKS
 
     unknown = set(arguments.only) - set(CHECKS)
@@ -55,16 +53,21 @@ def main() -> int:
 
 def verify(conn_id: str, pool: str | None, patience: float, names: list[str]) -> int:
     """Run the checks, remove everything, report."""
+    from verify import lanes
+    from verify.checks import CHECKS
     from verify.place import Place
 
     place = Place(conn_id, pool, patience)
     print(f"In schema {place.schema.sql}, jobs in {pool or 'no compute pool'}", flush=True)
-    report: list[tuple[str, str, str]] = []
+    counts = {lanes.HOLDS: 0, lanes.DIFFERS: 0, lanes.NOT_TRIED: 0}
+
+    def report(name: str, how: str, seen: str) -> None:
+        counts[how] += 1
+        print(f"{how:>9}  {name}" + (f": {seen}" if seen else ""), flush=True)
+
     try:
         place.make()
-        for name in names:
-            report.append((name, *_try(place, name)))
-            print(f"{report[-1][1]:>9}  {name}" + (f": {report[-1][2]}" if report[-1][2] else ""), flush=True)
+        lanes.run(place, [check for check in CHECKS.values() if check.name in names], report)
     except KeyboardInterrupt:
         print("Interrupted.", flush=True)
     finally:
@@ -72,36 +75,13 @@ def verify(conn_id: str, pool: str | None, patience: float, names: list[str]) ->
             signal.signal(number, signal.SIG_IGN)  # once is enough: what was made is removed first
         print("Removing what was made ...", flush=True)
         left = place.remove()
-    counts = {kind: sum(line[1] == kind for line in report) for kind in (HOLDS, DIFFERS, NOT_TRIED)}
     print(", ".join(f"{number} {kind}" for kind, number in counts.items()) + f", of {len(names)}")
     print("Left behind: " + ("; ".join(left) if left else "nothing"))
-    if counts[DIFFERS] or left or len(report) < len(names):
+    if counts[lanes.DIFFERS] or left or sum(counts.values()) < len(names):
         return 1
-    if pool is None and counts[NOT_TRIED]:
+    if pool is None and counts[lanes.NOT_TRIED]:
         print("No job was tried: name a compute pool (POOL=...).")
-        return 2
-    return 0
-
-
-def _try(place: Any, name: str) -> tuple[str, str]:
-    """How a check went, and what was seen."""
-    from airflow_provider_snowml.exceptions import InsufficientPrivilegesError
-    from verify.checks import CHECKS, Differs, NotTried
-
-    check = CHECKS[name]
-    if check.wants_pool and place.pool is None:
-        return NOT_TRIED, "no compute pool was named (POOL=...)"
-    try:
-        with place.hook.open_connection():
-            return HOLDS, check.run(place) or ""
-    except Differs as error:
-        return DIFFERS, f"{check.belief}? {error}"
-    except (NotTried, InsufficientPrivilegesError) as error:
-        return NOT_TRIED, str(error)
-    except Exception as error:
-        if os.environ.get("VERIFY_DEBUG"):
-            traceback.print_exc()
-        return DIFFERS, f"{check.belief}? {type(error).__name__}: {error}"
+    return 2 if counts[lanes.NOT_TRIED] else 0
 
 
 if __name__ == "__main__":

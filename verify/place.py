@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from airflow_provider_snowml.core.batch_job import ENDED
@@ -14,7 +16,7 @@ from airflow_provider_snowml.core.names import Identifier, QualifiedName, Schema
 from airflow_provider_snowml.exceptions import ObjectNotFoundError, SnowMLError, StatementError
 from airflow_provider_snowml.hooks.batch_jobs import end_job
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from verify.checks import Differs, NotTried
+from verify.checks import Differs, NotTried, Stopped
 
 Found = TypeVar("Found")
 
@@ -22,7 +24,8 @@ Found = TypeVar("Found")
 class Place:
     """A new schema with a stage and a model, removed with everything in it by :meth:`remove`.
 
-    ``WAITER`` waits as many seconds as F1 says, and fails if that is negative.
+    ``WAITER`` waits as many seconds as F1 says, and fails if that is negative. Its versions V1, which is the
+    default, and V2 are the same.
 
     :param conn_id: the Airflow connection.
     :param pool: the compute pool of the jobs; ``None`` to try none of them.
@@ -40,9 +43,22 @@ class Place:
         name = f"SNOWML_VERIFY_{uuid.uuid4().hex[:12].upper()}"
         self.schema = SchemaName(database, Identifier(name))
         self.outer = outer
-        self.hook = SnowMLHook(conn_id, database=database.sql, schema=name)
         self.statements: dict[str, str] = {}
+        self.notes: dict[str, Any] = {}  # what a check leaves for the next ones of its lane
+        self._hooks = threading.local()
+        self._tasks: list[Any] = []
+        self._registering = threading.Lock()
         self._has_model = False
+        self._stopped = threading.Event()
+
+    @property
+    def hook(self) -> SnowMLHook:
+        """This thread's hook into the schema."""
+        if not hasattr(self._hooks, "hook"):
+            database, schema = self.schema.database.sql, self.schema.schema.name
+            self._hooks.hook = SnowMLHook(self.conn_id, database=database, schema=schema)
+        found: SnowMLHook = self._hooks.hook
+        return found
 
     # -- made and removed -------------------------------------------------------------------------------
 
@@ -66,7 +82,8 @@ class Place:
         for name in {*jobs, *self.statements}:
             job = self.name(name)
             try:
-                end_job(self.hook, job, self.statements.get(name), wait=0)
+                if jobs.get(name) not in ENDED:
+                    end_job(self.hook, job, self.statements.get(name), wait=0)
                 self.hook.delete_job(job)
             except SnowMLError as error:
                 left.append(f"job {job}: {error}")
@@ -78,6 +95,34 @@ class Place:
         except Exception as error:
             left.append(f"schema {self.schema.sql}: {error}")
         return left
+
+    # -- interrupted ------------------------------------------------------------------------------------
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the user has interrupted the checks."""
+        return self._stopped.is_set()
+
+    def go_on(self) -> None:
+        """:raises Stopped: if the user has interrupted the checks."""
+        if self.is_stopped:
+            raise Stopped
+
+    @contextmanager
+    def running(self, task: Any) -> Iterator[None]:
+        """While a task runs, an interruption kills it."""
+        self._tasks.append(task)
+        try:
+            self.go_on()
+            yield
+        finally:
+            self._tasks.remove(task)
+
+    def stop(self) -> None:
+        """End what is under way; nothing new begins."""
+        self._stopped.set()
+        for task in list(self._tasks):
+            task.on_kill()
 
     # -- what the checks use ----------------------------------------------------------------------------
 
@@ -91,10 +136,23 @@ class Place:
 
     def model(self) -> str:
         """The model's name; it is registered when the first check wants it."""
-        if not self._has_model:
-            _register(self.hook, self.schema)
-            self._has_model = True
+        with self._registering:
+            self.go_on()
+            if not self._has_model:
+                _register(self.hook, self.schema)
+                # The same, but it has no image.
+                self.hook.rows("ALTER MODEL WAITER ADD VERSION V2 FROM MODEL WAITER VERSION V1")
+                self._has_model = True
         return "WAITER"
+
+    def noted(self, name: str) -> Any:
+        """What an earlier check has left.
+
+        :raises NotTried: if it did not get so far.
+        """
+        if name not in self.notes:
+            raise NotTried("The check before it did not get so far.")
+        return self.notes[name]
 
     def submit(self, name: str, seconds: float | None = 0, **changes: Any) -> str:
         """Submit a job without waiting for it; its statement's query id.
@@ -120,6 +178,7 @@ class Place:
                 **changes,
             }
         )
+        self.go_on()
         self.statements[name] = self.hook.submit(statement.sql())
         return self.statements[name]
 
@@ -136,12 +195,20 @@ class Place:
             self.until(lambda: self.hook.job_status(self.name(name)), lambda it: it in ENDED, f"job {name}")
         )
 
-    def until(self, look: Callable[[], Found], over: Callable[[Found], bool], what: str) -> Found:
-        """Look again and again."""
-        deadline = time.monotonic() + self.patience
+    def until(
+        self,
+        look: Callable[[], Found],
+        over: Callable[[Found], bool],
+        what: str,
+        seconds: float | None = None,
+    ) -> Found:
+        """Look again and again, for some seconds or as long as a job may take."""
+        seconds = self.patience if seconds is None else seconds
+        deadline = time.monotonic() + seconds
         while not over(found := look()):
+            self.go_on()
             if time.monotonic() > deadline:
-                raise Differs(f"{what} is still {found} after {self.patience:g} s")
+                raise Differs(f"{what} is still {found} after {seconds:g} s")
             time.sleep(0.5)
         return found
 

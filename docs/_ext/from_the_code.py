@@ -5,7 +5,8 @@
 ``snowml-privileges``: what each operator and sensor says in its docstring that the role needs.
 ``snowml-statements``: the statements that the local Snowflake answers, and ``snowml-functions``: the
 functions, as the code registers them. ``snowml-metrics``: the metrics of its model monitors.
-``snowml-faults``: what can go wrong on demand.
+``snowml-faults``: what can go wrong on demand. ``snowml-contract``: what ``make verify`` tries of the batch
+contract.
 """
 
 from __future__ import annotations
@@ -150,6 +151,19 @@ class Faults(_Generated):
             yield f"| `{kind}` | {_escaped(meaning)} |"
 
 
+class Contract(_Generated):
+    """What ``make verify`` tries of the batch contract."""
+
+    def lines(self) -> Iterator[str]:
+        yield "| check | |"
+        yield "|---|---|"
+        for module in ("contract", "reruns"):
+            for node in ast.parse((PACKAGE.parent / "verify" / f"{module}.py").read_text()).body:
+                for call in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                    name, belief, *_ = call.args
+                    yield f"| `{name.value}` | {_escaped(belief.value)} |"
+
+
 def _codes(texts: list[str]) -> str:
     return ", ".join(f"`{_escaped(text)}`" for text in texts)
 
@@ -165,4 +179,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("snowml-functions", Functions)
     app.add_directive("snowml-metrics", Metrics)
     app.add_directive("snowml-faults", Faults)
+    app.add_directive("snowml-contract", Contract)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

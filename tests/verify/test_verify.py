@@ -7,13 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import snowflake.connector
 
-from verify import beliefs, contract  # noqa: F401 - they register themselves
+from verify import beliefs, contract, reruns  # noqa: F401 - they register themselves
+from verify.__main__ import CONN_ID, main
 from verify.checks import CHECKS
 
 ROOT = Path(__file__).parents[2]
@@ -54,17 +56,48 @@ def finish(process: subprocess.Popen[str], said: str = "") -> tuple[dict[str, st
     assert process.stdout is not None
     said += process.stdout.read()
     process.wait()
+    return read(said), said
+
+
+def read(said: str) -> dict[str, str]:
     lines = re.findall(r"^ *(holds|differs|not tried)  ([\w-]+)", said, re.MULTILINE)
-    return {name: how for how, name in lines}, said
+    return {name: how for how, name in lines}
+
+
+@pytest.fixture
+def here(execute, local_snowflake, monkeypatch, capsys):
+    """Runs some checks in this process: how each went, the exit code, and all that was said."""
+    for name in (f"AIRFLOW_CONN_{CONN_ID.upper()}", "AIRFLOW__LOGGING__LOGGING_LEVEL", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")  # so that it is as before afterwards
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*names: str) -> tuple[dict[str, str], int, str]:
+        only = [part for name in names for part in ("--only", name)]
+        monkeypatch.setattr(sys, "argv", ["verify", "--patience", PATIENCE, *only])
+        code = main()
+        said = capsys.readouterr().out
+        return read(said), code, said
+
+    yield run
+    local_snowflake.clear_faults()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def schemas(execute: Any) -> list[Any]:
     return execute("SHOW SCHEMAS LIKE 'SNOWML_VERIFY_%' IN DATABASE SNOWML")
 
 
+def jobs(execute: Any) -> list[Any]:
+    return [row for row in execute("SHOW JOB SERVICES IN ACCOUNT") if "SNOWML_VERIFY" in str(row)]
+
+
 def test_all_that_we_believe_holds_locally(local_snowflake, execute) -> None:
+    # However slow the machine is, the first look is at a job that does not run yet.
+    local_snowflake.fault("slow_statement", job="_UNSTARTED_", seconds=30)
     process = start()
     found, said = finish(process)
+    local_snowflake.clear_faults()
     assert found == dict.fromkeys(CHECKS, "holds"), said
     assert process.returncode == 0
     assert "Left behind: nothing" in said
@@ -72,46 +105,64 @@ def test_all_that_we_believe_holds_locally(local_snowflake, execute) -> None:
     assert local_snowflake.connection_parameters["password"] not in said
 
 
-def test_an_interruption_leaves_nothing_behind(execute) -> None:
-    process = start("--only", "name-taken-live", "--only", "contract-cancel")
+def test_an_interruption_leaves_nothing_behind(local_snowflake, execute) -> None:
+    local_snowflake.fault("hang_job", job="_SCORE_")
+    process = start("--only", "name-taken-live", "--only", "contract-submit", "--only", "contract-attach")
     said = ""
     for line in process.stdout or ():
         said += line
         if "name-taken-live" in line:
             break
-    assert schemas(execute)
-    jobs = [row for row in execute("SHOW JOB SERVICES IN ACCOUNT") if "SNOWML_VERIFY" in str(row)]
-    assert any(row[1] in ("PENDING", "RUNNING") for row in jobs), said
+    for _ in range(int(PATIENCE)):  # a task follows a job that does not end
+        live = [row[0] for row in jobs(execute) if row[1] in ("PENDING", "RUNNING")]
+        if len(live) == 2:
+            break
+        time.sleep(1)
+    assert schemas(execute) and len(live) == 2, said
     process.send_signal(signal.SIGINT)
     found, said = finish(process, said)
+    local_snowflake.clear_faults()
     assert "Interrupted" in said and "Left behind: nothing" in said, said
     assert process.returncode == 1
-    assert "contract-cancel" not in found
-    assert schemas(execute) == []
-    assert not [row for row in execute("SHOW JOB SERVICES IN ACCOUNT") if "SNOWML_VERIFY" in str(row)]
+    assert found == {"name-taken-live": "holds"}
+    assert schemas(execute) == [] and jobs(execute) == []
 
 
-def test_what_is_otherwise_is_said(local_snowflake, execute, monkeypatch) -> None:
+def test_what_is_otherwise_is_said(local_snowflake, execute, here, monkeypatch) -> None:
     monkeypatch.delenv("POOL")
     local_snowflake.fault("refuse", statement="^LIST", errno=1)
-    process = start("--only", "stage-prefix", "--only", "unload-of-nothing", "--only", "name-before")
-    found, said = finish(process)
-    local_snowflake.clear_faults()
+    found, code, said = here("stage-prefix", "unload-of-nothing", "name-before")
     assert found == {"stage-prefix": "differs", "unload-of-nothing": "holds", "name-before": "not tried"}, (
         said
     )
     assert "A stage path is a prefix of file names? StatementError" in said
     assert "no compute pool was named" in said
-    assert process.returncode == 1
+    assert code == 1
     assert schemas(execute) == []
 
 
-def test_without_a_pool_it_does_not_pass(execute, monkeypatch) -> None:
+def test_a_contract_that_does_not_hold_is_said_and_either_order_of_success_and_done_is_fine(
+    local_snowflake, execute, here
+) -> None:
+    local_snowflake.fault("late_success", job="SNOWML_FIRST", seconds=3)
+    local_snowflake.fault("lose_rows", job="_SCORE_")
+    found, code, said = here("job-service-exists", "done-and-success", "contract-submit", "contract-attach")
+    assert found == {
+        "job-service-exists": "holds",
+        "done-and-success": "holds",
+        "contract-submit": "differs",
+        "contract-attach": "not tried",
+    }, said
+    assert re.search(r"_SUCCESS came \d+\.\d s after DONE", said)
+    assert "as many rows come out as go in? BatchOutputIncompleteError" in said
+    assert code == 1
+    assert schemas(execute) == [] and jobs(execute) == []
+
+
+def test_without_a_pool_it_does_not_pass(here, monkeypatch) -> None:
     monkeypatch.delenv("POOL")
-    process = start("--only", "name-before")
-    found, said = finish(process)
-    assert found == {"name-before": "not tried"}, said
-    assert process.returncode == 2
+    found, code, said = here("name-before")
+    assert (found, code) == ({"name-before": "not tried"}, 2), said
 
 
 def test_the_table_of_beliefs_names_the_checks() -> None:
