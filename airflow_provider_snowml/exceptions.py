@@ -189,6 +189,12 @@ class UnavailableError(StatementError):
     on_retry = "A retry looks what is there, and goes on."
 
 
+class TransactionLostError(SnowMLError):
+    """Snowflake has ended a transaction, since others waited for it and nothing came."""
+
+    on_retry = "Nothing was written; a retry runs the transaction again."
+
+
 # -- batch jobs -----------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,7 @@ REASONS = {
     r"COPY INTO \S*SNOWML_TEMP": "the predictions, into it",
     r"SELECT \*": "its columns; it is described and not run",
     r"DESCRIBE TABLE": "the target's columns, if it is there",
+    r"SELECT CURRENT_TRANSACTION": "which one, so that nothing is written when it was lost",
     r"(BEGIN|COMMIT)$": "one transaction for the slice",
     r"DELETE FROM": "the slice's old rows",
     r"INSERT INTO": "the slice's new rows",

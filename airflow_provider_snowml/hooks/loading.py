@@ -17,6 +17,7 @@ from airflow_provider_snowml.exceptions import (
     LockWaitersError,
     ObjectNotFoundError,
     TableNotFoundError,
+    TransactionLostError,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
@@ -119,6 +120,7 @@ def replace_slice(
     :raises PredictionColumnsError: if the columns of source and target differ.
     :raises TableNotFoundError: if the target is missing and not created.
     :raises LockWaitersError: if the lock is still contended after several tries.
+    :raises TransactionLostError: if this process hung so long that Snowflake ended its transaction.
     """
     load.check_own_columns()
     counting = load.count_foreign_rows()
@@ -183,11 +185,26 @@ def empty_slice(
     _in_one_transaction(hook, target, delete_slice(target, key, value))
 
 
-def _in_one_transaction(hook: SnowMLHook, target: QualifiedName, *statements: str) -> None:
+def _only_in(transaction: Any) -> str:
+    """A process that hangs loses its transaction to those who wait for the lock. What it sends when it goes on
+    would be committed at once, each statement by itself: it must do nothing."""
+    return f"CURRENT_TRANSACTION() = {literal(str(transaction))}"
+
+
+def _in_one_transaction(
+    hook: SnowMLHook, target: QualifiedName, delete: str, insert: str | None = None
+) -> None:
     def run() -> None:
         with hook.transaction():
-            for statement in statements:
-                hook.rows(statement)
+            if insert is None:
+                hook.rows(delete)
+                return
+            transaction = hook.value("SELECT CURRENT_TRANSACTION()")
+            hook.rows(f"{delete} AND {_only_in(transaction)}")
+            inserted = hook.rows(f"{insert} WHERE {_only_in(transaction)}")
+            nothing = not any(inserted[0].values())
+            if nothing and hook.value("SELECT CURRENT_TRANSACTION()") != transaction:
+                raise TransactionLostError(f"The transaction on {target} was rolled back meanwhile.")
 
     _waiting_for_the_lock(target, run)
 

@@ -76,7 +76,7 @@ class Connection:
     DuckDB's own transaction begins with the first statement that needs it, after the locks are
     held: a writer that waited sees what the other one committed. ``writes`` is what the
     transaction did so far, to do it again on a newer snapshot. ``idle_since`` is when its last
-    statement ended.
+    statement ended, ``transaction_id`` what clients know it by.
     """
 
     fake: FakeSnowflakeConnection
@@ -85,6 +85,7 @@ class Connection:
     writes: list[str] = field(default_factory=list)
     session: Session | None = None
     idle_since: float = 0.0
+    transaction_id: str | None = None
 
     @property
     def duck(self) -> duckdb.DuckDBPyConnection:
@@ -244,6 +245,7 @@ class Engine:
     def begin(self, session: Session) -> None:
         connection = _connection(session)
         connection.in_transaction, connection.idle_since = True, time.monotonic()
+        connection.transaction_id = str(time.time_ns())
 
     def commit(self, session: Session) -> None:
         self._end(session, "commit")
@@ -260,6 +262,7 @@ class Engine:
                 getattr(connection.duck, how)()
         finally:
             connection.in_transaction = connection.begun = False
+            connection.transaction_id = None
             connection.writes.clear()
             self.locks.release(connection)
 
@@ -348,8 +351,8 @@ class Engine:
             writes = not isinstance(tree, _READS)
             if writes and not isinstance(tree, tuple(_DML)):
                 self.commit(session)  # DDL ends an open transaction
-            elif writes and session.parameters.get("AUTOCOMMIT") is False:
-                connection.in_transaction = True
+            elif writes and session.parameters.get("AUTOCOMMIT") is False and not connection.in_transaction:
+                self.begin(session)
             text = tree.sql("snowflake")
             with self._translated(sql):
                 if connection.in_transaction:

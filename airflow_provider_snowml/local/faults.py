@@ -60,7 +60,7 @@ class Fault:
     :param kind: one of ``KINDS``.
     :param statement: for requests: a regular expression that is searched for in the statement's text;
         empty for any request, also of files and results.
-    :param user: only requests of this user's sessions; empty for all.
+    :param user: only requests of this user's sessions, and jobs that they start; empty for all.
     :param job: for jobs: a regular expression that is searched for in the job's name; image builds, named
         ``MODEL_BUILD_...``, are jobs that ``fail_job``, ``hang_job`` and ``slow_job`` can meet.
     :param skip: how many requests or jobs that fit are spared first.
@@ -187,12 +187,17 @@ class Faults:
                 note.requests.append(statement or path)
         return self._first(REQUEST_KINDS, fits)
 
-    def for_job(self, name: str, kinds: dict[str, str] = JOB_KINDS) -> dict[str, Any] | None:
+    def for_job(self, name: str, user: str, kinds: dict[str, str] = JOB_KINDS) -> dict[str, Any] | None:
         """What the job's process is told.
 
+        :param user: who starts it.
         :param kinds: those that can befall it; faults of other kinds do not count it.
         """
-        fault = self._first(kinds, lambda fault: bool(re.search(fault.job, name, re.IGNORECASE)))
+
+        def fits(fault: Fault) -> bool:
+            return fault.user in ("", user.upper()) and bool(re.search(fault.job, name, re.IGNORECASE))
+
+        fault = self._first(kinds, fits)
         return asdict(fault) if fault is not None else None
 
     def waiters(self, usual: int) -> int:

@@ -58,7 +58,7 @@ def _build(
         "version": version.name,
         "image": image,
         "seconds": account.image_build_seconds,
-        "fault": account.faults.for_job(name.name, BUILD_KINDS),
+        "fault": account.faults.for_job(name.name, session.user, BUILD_KINDS),
     }
     account.containers.create(id_, spec)
     ready = compute_pools.is_ready(account, pool)

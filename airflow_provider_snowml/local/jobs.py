@@ -81,7 +81,7 @@ def execute_inference_job_service(session: Session, reader: Reader) -> Result:
         version=version,
         force=bool(build.get("force_rebuild")),
     )
-    if fault := session.account.faults.for_job(name.name, STATEMENT_KINDS):
+    if fault := session.account.faults.for_job(name.name, session.user, STATEMENT_KINDS):
         services.pause(fault["seconds"])
     service = _create(session, name, pool, spec, source, model, version, method, options)
     if options.get("ASYNC", True):
@@ -262,7 +262,7 @@ def _create(
             " empty and the job's save mode is error.",
         )
     worker_spec = _worker_spec(session, model, version, method, spec, read_from, output)
-    worker_spec["fault"] = account.faults.for_job(name.name)
+    worker_spec["fault"] = account.faults.for_job(name.name, session.user)
     account.containers.create(id_, worker_spec)
     if rows_in is not None:
         write_input(read_from, rows_in)

@@ -34,6 +34,7 @@ _CURRENT: dict[str, Callable[[Session], Any]] = {
     "CURRENT_SECONDARY_ROLES": lambda s: '{"roles":"","value":""}',
     "CURRENT_USER": lambda s: s.user,
     "CURRENT_SESSION": lambda s: str(s.id),
+    "CURRENT_TRANSACTION": lambda s: s.connection.transaction_id if s.connection else None,
     "CURRENT_DATABASE": lambda s: s.database,
     "CURRENT_SCHEMA": lambda s: s.schema,
     "CURRENT_SCHEMAS": lambda s: f'["{s.database}.{s.schema}"]',

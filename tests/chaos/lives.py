@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import snowflake.connector
 
@@ -22,6 +25,7 @@ from airflow_provider_snowml.local.address import USER
 TRIES = Path(__file__).with_name("tries.py")
 PATIENCE = 300.0  # seconds; a case that takes longer is a violation
 MANY = 1_000_000
+LOOK = 0.08  # seconds between two looks at a process
 IDLE = 0.3  # seconds until the transaction of a killed process is rolled back if others wait
 
 
@@ -53,6 +57,13 @@ class Processes:
         while self.exit_code(pid) is None:
             time.sleep(0.005)
 
+    def stop(self, pid: int) -> None:
+        """As a machine does that hangs: it may go on later, and knows nothing of what happened meanwhile."""
+        os.killpg(pid, signal.SIGSTOP)
+
+    def let_go(self, pid: int) -> None:
+        os.killpg(pid, signal.SIGCONT)
+
     def close(self) -> None:
         self._prepared.stdin.close()
         self._prepared.wait()
@@ -83,9 +94,9 @@ class Control:
         )
         self.fault("abort_idle", seconds=IDLE)
 
-    def rows(self, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+    def rows(self, sql: str, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
         with self._lock, self._connection.cursor(snowflake.connector.DictCursor) as cursor:
-            return list(cursor.execute(sql, arguments or None).fetchall())
+            return list(cursor.execute(sql, arguments or None, **options).fetchall())
 
     def close(self) -> None:
         self._connection.close()
@@ -95,15 +106,30 @@ class Control:
         uri = self.local.airflow_connection_into(self._schema)
         return uri.replace(f"://{USER}:", f"://{user}:", 1)
 
+    def read(self, location: str) -> bytes:
+        """A file on a stage; empty if it is not there."""
+        with tempfile.TemporaryDirectory() as directory:
+            with contextlib.suppress(snowflake.connector.errors.OperationalError):  # there is no such file
+                self.rows(f"GET '{location}' '{Path(directory).as_uri()}/'")
+            return b"".join(path.read_bytes() for path in Path(directory).iterdir())
+
     def value(self, sql: str, *arguments: Any) -> Any:
         return next(iter(self.rows(sql, *arguments)[0].values()))
 
     def fault(self, kind: str, **details: Any) -> int:
         return int(self.value("SELECT SYSTEM$SNOWML_LOCAL_FAULT(%s)", json.dumps({"kind": kind, **details})))
 
+    def faults(self) -> list[dict[str, Any]]:
+        return json.loads(self.value("SELECT SYSTEM$SNOWML_LOCAL_FAULTS()"))
+
     def look_at(self, fault: int) -> dict[str, Any]:
-        found = json.loads(self.value("SELECT SYSTEM$SNOWML_LOCAL_FAULTS()"))
-        return next((one for one in found if one["id"] == fault), {})
+        return next((one for one in self.faults() if one["id"] == fault), {})
+
+    def forget_faults_of(self, name: str) -> None:
+        """Those that a case was told of: with hundreds of them each request would take its time."""
+        for fault in self.faults():
+            if fault["user"] == name or name in fault["job"]:
+                self.release(fault["id"], "carry_out")
 
     def release(self, fault: int, how: str) -> None:
         self.value("SELECT SYSTEM$SNOWML_LOCAL_RELEASE(%s, %s)", fault, how)
@@ -111,16 +137,19 @@ class Control:
 
 @dataclass(frozen=True)
 class Crash:
-    """Where a process dies.
+    """Where a process dies, or hangs.
 
-    :param phase: which of the task's processes: ``execute``, ``trigger``, ``resume``.
+    :param phase: which of its processes: ``execute``; ``clear``, the first try after a Clear; ``poke``,
+        when it was rescheduled; ``trigger``, ``resume``; ``kill``, the trigger's ``on_kill``.
     :param request: at the n-th request that the server sees of it, counted from 1.
     :param how: what becomes of that request: ``drop``, the crash came before it; ``carry_out``, after it.
+    :param hangs: it does not die but is stopped, and let go later, when Airflow has long begun the next try.
     """
 
     phase: str
     request: int
     how: str
+    hangs: bool = False
 
 
 @dataclass
@@ -136,6 +165,11 @@ class Life:
     :param crash: where it dies, if at all.
     :param cleared: whether somebody presses Clear after the crash.
     :param after_crash: what else happens in the world then.
+    :param killed: somebody presses Clear while it is deferred, so that the trigger's ``on_kill`` is called:
+        ``before`` the next try begins, or ``after`` it has deferred, too.
+    :param after_kill: a look at the world when ``on_kill`` has come to its end.
+    :param let_go: what the successor of a process that hangs sends when that is let go; empty for when the
+        successor has come to its end.
     :param retries: how many tries may fail.
     """
 
@@ -149,74 +183,130 @@ class Life:
     crash: Crash | None = None
     cleared: bool = False
     after_crash: Callable[[], None] = lambda: None
+    killed: Literal["", "before", "after"] = ""
+    after_kill: Callable[[], None] = lambda: None
+    let_go: str = ""
     retries: int = 0
     mutation: str | None = None
     crashed: bool = False
     requests: dict[str, list[str]] = field(default_factory=dict)
     _clear_number: int = 0
     _try_number: int = 1
+    _rescheduled_since: float | None = None
+    _hanging: int | None = None  # a stopped process,
+    _stopped: int | None = None  # and one that was
+    _awaited: int | None = None  # what it is let go for
+    _outcomes: Iterator[int] = field(default_factory=itertools.count)
 
     def run(self) -> dict[str, Any]:
         """Live; how it ended: ``{"xcom"}`` or ``{"error", "text"}``."""
         self.directory.mkdir(parents=True)
         deadline = time.monotonic() + PATIENCE
-        phase, deferred, event = "execute", None, None
+        end = self._to_its_end(deadline)
+        if self._hanging is not None:
+            self._go_on()
+        while self._stopped is not None and self.processes.exit_code(self._stopped) is None:
+            if time.monotonic() > deadline:
+                self.processes.kill(self._stopped)
+                return {"error": "Stuck", "text": f"what was let go has not ended within {PATIENCE:.0f} s"}
+            time.sleep(LOOK)
+        return end
+
+    def _to_its_end(self, deadline: float) -> dict[str, Any]:
+        phase, deferred, event, old = "execute", None, None, None
         while True:
             outcome = self._process(phase, deferred, event, deadline)
             if outcome is None:  # crashed
-                phase = "trigger" if phase == "trigger" and not self.cleared else "execute"
-                self._try_number += phase == "execute"
-                self._clear_number += self.cleared
+                cleared = self.cleared or phase == "kill"
+                self._clear_number += cleared and not self._clear_number
+                phase = "trigger" if phase == "trigger" and not cleared else self._next_try()
                 self.after_crash()
             elif "deferred" in outcome:
                 phase, deferred = "trigger", outcome["deferred"]
+                if self.killed and old is None:
+                    old, self._clear_number = deferred, 1
+                    phase = "kill" if self.killed == "before" else self._next_try()
+                elif self.killed == "after":
+                    if self._process("kill", old, None, deadline) is None:
+                        self.after_crash()
+                    self.killed = ""
+            elif "killed" in outcome:
+                self.after_kill()
+                phase = self._next_try()
+            elif "rescheduled" in outcome:
+                phase, self._rescheduled_since = "poke", self._rescheduled_since or time.time()
             elif "event" in outcome:
                 phase, event = "resume", outcome["event"]
             elif "error" in outcome and self.retries:
                 self.retries -= 1
-                self._try_number += 1
-                phase = "execute"
+                phase = self._next_try()
             else:
                 return outcome
+
+    def _next_try(self) -> str:
+        self._try_number += 1
+        self._rescheduled_since = None
+        return "clear" if self._clear_number else "execute"
 
     def _process(self, phase: str, deferred: Any, event: Any, deadline: float) -> dict[str, Any] | None:
         """One process, to its end or its crash."""
         crash = self.crash if self.crash and self.crash.phase == phase and not self.crashed else None
-        user = {"user": self.name}
-        hold = self.control.fault("hold", **user, skip=crash.request - 1) if crash else None
-        note = None if self.crash else self.control.fault("note", **user, times=MANY)
-        file = self.directory / "outcome.json"
-        file.unlink(missing_ok=True)
+        hold = self.control.fault("hold", user=self.name, skip=crash.request - 1) if crash else None
+        note = None
+        if not self.crash and phase not in self.requests:
+            note = self.control.fault("note", user=self.name, times=MANY)
+        file = self.directory / f"outcome-{next(self._outcomes)}.json"
         pid = self.processes.start(
             phase=phase,
             operator=self.operator,
             arguments=self.arguments,
             connection=self.connection,
             directory=str(self.directory),
+            outcome=str(file),
             deferred=deferred,
             event=event,
             mutation=self.mutation,
             try_number=self._try_number,
             clear_number=self._clear_number,
+            rescheduled_since=self._rescheduled_since,
         )
         while (code := self.processes.exit_code(pid)) is None:
             if hold and self.control.look_at(hold)["held"]:
-                self.processes.kill(pid)
-                self.control.release(hold, crash.how)
-                while self.control.look_at(hold):  # until the request is done
-                    time.sleep(0.02)
-                self.crashed = True
+                self._crash(pid, hold, crash)
                 return None
+            if self._hanging is not None and self._awaited and self.control.look_at(self._awaited)["seen"]:
+                self._go_on()
             if time.monotonic() > deadline:
                 self.processes.kill(pid)
                 return {"error": "Stuck", "text": f"{phase} has not ended within {PATIENCE:.0f} s"}
-            time.sleep(0.05)
+            time.sleep(LOOK)
         if hold:
             self.control.release(hold, "carry_out")  # it ended before; the next process is not meant
         if note:
-            self.requests.setdefault(phase, []).extend(self.control.look_at(note).get("requests", []))
+            self.requests[phase] = self.control.look_at(note).get("requests", [])
             self.control.release(note, "carry_out")
         if code or not file.exists():
             log = (self.directory / "log.txt").read_text()[-1500:]
             return {"error": "Died", "text": f"{phase} ended with code {code}:\n{log}"}
         return dict(json.loads(file.read_text()))
+
+    def _crash(self, pid: int, hold: int, crash: Crash) -> None:
+        if crash.hangs:
+            self.processes.stop(pid)
+        else:
+            self.processes.kill(pid)
+        self.control.release(hold, crash.how)
+        while self.control.look_at(hold):  # until the request is done
+            time.sleep(0.02)
+        self.crashed = True
+        if crash.hangs:
+            self._hanging = self._stopped = pid
+            if self.let_go:
+                self._awaited = self.control.fault("note", user=self.name, statement=self.let_go, times=MANY)
+
+    def _go_on(self) -> None:
+        self.processes.let_go(self._hanging)
+        self._hanging = None
+        if self._awaited:
+            self.control.release(self._awaited, "carry_out")
+            self._awaited = None

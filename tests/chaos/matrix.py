@@ -28,19 +28,23 @@ if __name__ == "__main__":  # Airflow reads these when it is imported
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="snowml-chaos-"))
     os.environ |= {"AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
 
-import subjects
+import world
 from lives import MANY, Control, Crash, Life, Processes
 from mutations import MUTATIONS
-from subjects import SCHEMA, SLOTS, SUBJECTS, Subject
+from subject import Subject
+from subjects import SUBJECTS
+from world import SCHEMA, SLOTS
 
 from airflow_provider_snowml.local import LocalSnowflake
 
-# What the requests start with at which a crash matters most, and those next to these.
-TELLING = ("EXECUTE INFERENCE JOB SERVICE", "INSERT", "COMMIT")
-ALSO_TELLING = ("PUT", "DELETE")
+# What the requests start with at which a crash matters most.
+TELLING = ("EXECUTE INFERENCE JOB SERVICE", "PUT", "DELETE", "INSERT", "COMMIT")
 
 
-@dataclass
+MUTATED = 12  # how many cases of a subject show a protection that is gone, if not all
+
+
+@dataclass(eq=False)
 class Case:
     """One life with one crash in it.
 
@@ -61,7 +65,7 @@ class Case:
         if self.crash is None:
             return f"{self.subject}, without a crash"
         where = f"request {self.crash.request} of {self.crash.phase} ({' '.join(self.request.split())[:90]})"
-        return f"{self.subject}, {where}, {self.crash.how}"
+        return f"{self.subject}, {'hangs' if self.crash.hangs else 'dies'} at {where}, {self.crash.how}"
 
 
 class Matrix:
@@ -82,6 +86,7 @@ class Matrix:
             case.name = f"C{next(self._numbers):04d}"
             subject = SUBJECTS[case.subject](case.name, self.control, slot)
             self._live(case, subject, mutation)
+            self.control.forget_faults_of(case.name)
         finally:
             self._slots.put(slot)
         return case
@@ -91,19 +96,25 @@ class Matrix:
         with ThreadPoolExecutor(SLOTS) as threads:
             yield from threads.map(lambda case: self.run(case, mutation), cases)
 
+    def live_without_crash(self, subjects: Iterable[str], mutation: str | None = None) -> None:
+        """Note what they ask, for ``points``."""
+        of = {SUBJECTS[subject].points_of or subject for subject in subjects if not SUBJECTS[subject].bad_day}
+        for case in self.run_all(
+            [Case(name) for name in of if (name, mutation) not in self._clean], mutation
+        ):
+            self._clean[case.subject, mutation] = case
+            if case.violations and not mutation:
+                raise AssertionError(f"{case}: {case.violations}")
+
     def points(self, subject: str, mutation: str | None = None) -> list[Case]:
         """A case for each request of a life without a crash, and each of the two ways."""
         if SUBJECTS[subject].bad_day:
             return [Case(subject)]
-        subject_of = SUBJECTS[subject].points_of or subject
-        key = (subject_of, mutation)
-        if key not in self._clean:
-            clean = self._clean[key] = self.run(Case(subject_of), mutation)
-            if clean.violations and not mutation:
-                raise AssertionError(f"{clean}: {clean.violations}")
+        self.live_without_crash([subject], mutation)
+        clean = self._clean[SUBJECTS[subject].points_of or subject, mutation]
         return [
-            Case(subject, Crash(phase, number, how), request)
-            for phase, requests in self._clean[key].requests.items()
+            Case(subject, Crash(phase, number, how, SUBJECTS[subject].hangs), request)
+            for phase, requests in clean.requests.items()
             for number, request in enumerate(requests, 1)
             for how in ("drop", "carry_out")
         ]
@@ -121,6 +132,9 @@ class Matrix:
             crash=case.crash,
             cleared=subject.cleared,
             after_crash=subject.after_crash,
+            killed=subject.killed,
+            after_kill=subject.after_kill,
+            let_go=subject.let_go,
             retries=subject.retries,
             mutation=mutation,
         )
@@ -146,7 +160,7 @@ def controlled(directory: Path) -> Iterator[Control]:
         os.environ["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"] = snowflake.airflow_connection_uri
         SnowMLHook().rows(f"CREATE SCHEMA {SCHEMA}")
         with (directory / "prepare.log").open("w") as log, contextlib.redirect_stderr(log):
-            subjects.prepare(SnowMLHook(schema=SCHEMA.split(".")[1]))
+            world.prepare(SnowMLHook(schema=SCHEMA.split(".")[1]))
         with contextlib.closing(Control(snowflake, SCHEMA.split(".")[1])) as control:
             yield control
 
@@ -159,26 +173,27 @@ def matrix(control: Control, directory: Path) -> Iterator[Matrix]:
         yield Matrix(control, processes, directory / "lives")
 
 
-def sample(cases: Sequence[Case], *, few: bool = False) -> list[Case]:
-    """Some of a subject's cases: where it matters most, the first and the last of each process, and between.
+def sample(cases: Sequence[Case], most: int = 16) -> list[Case]:
+    """Some of a subject's cases: where it matters most, the rest spread over the whole range.
 
-    :param few: both ways only where it matters most, and elsewhere by turns.
+    :param most: how many.
     """
-    chosen = []
-    if len(cases) == 1:
+    telling = [case for case in cases if case.crash and case.request.startswith(TELLING)]
+    chosen = _spread(telling, most // 2)
+    others = [case for case in cases if case not in telling]
+    # One way at each point, by turns.
+    others = [case for n, case in enumerate(others) if n % 4 in (0, 3)] or others
+    chosen += _spread(others, most - len(chosen))
+    return [case for case in cases if case in chosen]
+
+
+def _spread(cases: Sequence[Case], most: int) -> list[Case]:
+    """The first, the last, and between them at even distances."""
+    if len(cases) <= most:
         return list(cases)
-    for _, group in itertools.groupby(cases, lambda case: case.crash.phase):
-        points = list(group)
-        last = points[-1].crash.request
-        telling = {case.crash.request for case in points if case.request.startswith(TELLING)}
-        also = {case.crash.request for case in points if case.request.startswith(ALSO_TELLING)}
-        other = also | ({1, last} if few else {1, last // 3, last // 2, 2 * last // 3, last})
-        for case in points:
-            number, how = case.crash.request, case.crash.how
-            by_turn = how == ("drop", "carry_out")[number % 2]
-            if number in telling or (number in other and (by_turn or not few)):
-                chosen.append(case)
-    return chosen
+    if most < 2:
+        return list(cases[:most])
+    return [cases[round(n * (len(cases) - 1) / (most - 1))] for n in range(most)]
 
 
 def report(title: str, cases: Sequence[Case], *, verbose: int = MANY) -> int:
@@ -199,7 +214,7 @@ def mutate(it: Matrix, names: Sequence[str], *, whole: bool) -> bool:
         cases = []
         for subject in MUTATIONS[name].subjects:
             points = it.points(subject, name)
-            cases += points if whole else sample(points, few=True)
+            cases += points if whole else sample(points, MUTATED)
         cases = list(it.run_all(cases, name))
         noticed.append(report(f"{name} ({', '.join(MUTATIONS[name].subjects)})", cases, verbose=1) > 0)
     return all(noticed)

@@ -136,6 +136,14 @@ def one_transaction() -> None:
         yield
 
     SnowMLHook.transaction = none
+    transaction_known()
+
+
+@mutation("what is sent after the transaction was lost does nothing", "load_hangs", "run_hangs")
+def transaction_known() -> None:
+    from airflow_provider_snowml.hooks import loading
+
+    loading._only_in = lambda _: "TRUE"
 
 
 @mutation("the slice's old rows are deleted", "load", "run")
@@ -176,3 +184,88 @@ def temporary_tables() -> None:
     DataFrameWriter.save_as_table = lambda writer, name, **options: real_save(
         writer, name, **{key: value for key, value in options.items() if key != "table_type"}
     )
+
+
+@mutation("a job of another owner is left alone", "batch_foreign")
+def owner_checked() -> None:
+    from airflow_provider_snowml.core.batch_job import JobOwner
+
+    JobOwner.__eq__ = lambda *_: True
+    JobOwner.__hash__ = object.__hash__
+
+
+@mutation("a live job of another run of the same key is left alone", "batch_conflict", "batch_waits")
+def other_run_left_alone() -> None:
+    from airflow_provider_snowml.operators import batch_submission
+
+    real = batch_submission.decide
+    batch_submission.decide = lambda **given: real(**{**given, "on_conflict": "replace"})
+
+
+@mutation(
+    "a wait bears some looks in a row that fail",
+    "batch_poll_errors",
+    "batch_poll_errors_deferred",
+    "sensor_poll_errors",
+    "sensor_poll_errors_deferred",
+)
+def passing_errors() -> None:
+    from airflow_provider_snowml.core.batch_poller import Outcome, Poller, Verdict
+
+    Poller.failed = lambda _, error, __: Verdict(Outcome.POLL_ERRORS, error)
+
+
+@mutation("too many that wait for the table's lock are waited out", "load_waits")
+def lock_waited_for() -> None:
+    from airflow_provider_snowml.hooks import loading
+
+    loading.LOCK_RETRIES = 1
+
+
+@mutation("an image build is cancelled with the statement that waits for it", "build_killed")
+def build_cancelled() -> None:
+    from airflow_provider_snowml.hooks import batch_jobs
+
+    batch_jobs.cancel_build = lambda *_: []
+
+
+@mutation("a kill ends the attempt that it carries, and no newer one", "batch_killed_late")
+def kill_of_its_own() -> None:
+    from airflow_provider_snowml.triggers import inference
+
+    real = inference.kill_job
+
+    def kill(hook: Any, job: Any, query_id: str | None) -> None:
+        newest = sorted(hook.list_jobs(job.parent, job.name.name.rpartition("_A")[0]))[-1]
+        real(hook, replace(job, name=replace(job.name, name=newest)), None)
+
+    inference.kill_job = kill
+
+
+@mutation("what is left of a removed output does not pass for all of it", "clean_up")
+def success_removed_first() -> None:
+    from airflow_provider_snowml.hooks import batch_cleanup
+
+    real = batch_cleanup.Remains.has
+    batch_cleanup.Remains.has = lambda it, file: file != "_SUCCESS" and real(it, file)
+
+
+@mutation("who is cleaned up stays known until all is removed", "clean_up")
+def removal_noted() -> None:
+    from airflow_provider_snowml.hooks import batch_cleanup
+
+    batch_cleanup.REMOVED_FILE = "elsewhere/removed.json"
+
+
+@mutation("an empty result is one that is complete", "batch_empty")
+def empty_result_marked() -> None:
+    from airflow_provider_snowml.operators import batch_submission
+
+    batch_submission._write_empty_result = lambda _, manifest: batch_submission.Submission(manifest, None)
+
+
+@mutation("a rescheduled sensor remembers what it saw", "sensor_rescheduled_incomplete")
+def sensor_memory() -> None:
+    from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
+
+    SnowMLBatchSuccessSensor._memory = lambda *_: (0, None, None)

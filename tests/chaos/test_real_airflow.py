@@ -12,7 +12,10 @@ from typing import Any
 import psutil
 import pytest
 from airflow_processes import Airflow, airflow, end
-from subjects import DeferredBatch, DeferredSensor, Load, Run, Subject
+from batch_subjects import DeferredBatch
+from load_subjects import Load, Run
+from sensor_subjects import DeferredSensor
+from subject import Subject
 
 DAGS = Path(__file__).with_name("dags")
 PATIENCE = 300

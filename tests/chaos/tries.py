@@ -5,7 +5,7 @@ one line: ``{"do": "start", ...}`` with the new process's id, ``{"do": "look", "
 code, or null while it lives. A kill is the caller's.
 
 What a task instance keeps from one process to the next is in a directory of its own: ``store.json``, its
-``task_state_store``, written at once, as Airflow does; ``outcome.json``, how the last process ended.
+``task_state_store``, written at once, as Airflow does; ``outcome-<n>.json``, how a process ended.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,7 @@ def _write(path: Path, value: Any) -> None:
 
 def context_of(told: dict[str, Any]) -> dict[str, Any]:
     """What Airflow would pass: the same run and map index in each try; a clear counts the run's clears up."""
+    since = told["rescheduled_since"]
     ti = SimpleNamespace(
         dag_id="chaos",
         task_id=told["arguments"]["task_id"],
@@ -60,7 +62,7 @@ def context_of(told: dict[str, Any]) -> dict[str, Any]:
         try_number=told["try_number"],
         max_tries=3,
         start_date=None,
-        get_first_reschedule_date=lambda *_: None,
+        get_first_reschedule_date=lambda *_: since and datetime.fromtimestamp(since, UTC),
     )
     return {
         "ti": ti,
@@ -77,17 +79,20 @@ def named(path: str) -> Any:
 
 
 def run(told: dict[str, Any]) -> dict[str, Any]:
-    """One process's work: ``execute``, ``trigger``, or ``resume`` with the trigger's event."""
+    """One process's work: a try, a ``trigger`` or its ``kill``, or ``resume`` with the trigger's event."""
     if told["mutation"]:
         import mutations
 
         mutations.MUTATIONS[told["mutation"]].apply()
     os.environ["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"] = told["connection"]
-    if told["phase"] == "trigger":
+    if told["phase"] in ("trigger", "kill"):
         trigger = named(told["deferred"]["trigger"])(**told["deferred"]["arguments"])
+        if told["phase"] == "kill":
+            asyncio.run(trigger.on_kill())
+            return {"killed": True}
         return {"event": asyncio.run(_first_event(trigger))}
 
-    from airflow.sdk.exceptions import TaskDeferred
+    from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
 
     task, context = named(told["operator"])(**told["arguments"]), context_of(told)
     try:
@@ -98,6 +103,8 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
     except TaskDeferred as deferred:
         path, arguments = deferred.trigger.serialize()
         return {"deferred": {"trigger": path, "arguments": arguments, "method": deferred.method_name}}
+    except AirflowRescheduleException:
+        return {"rescheduled": True}
     except Exception as error:
         traceback.print_exc()
         return {"error": type(error).__name__, "text": str(error)}
@@ -126,7 +133,7 @@ def _in_child(told: dict[str, Any]) -> None:
     os.dup2(log, 2)
     code = 0
     try:
-        _write(directory / "outcome.json", run(told))
+        _write(Path(told["outcome"]), run(told))
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -142,6 +149,9 @@ def _load_everything() -> None:
 
     import airflow_provider_snowml.operators.inference
     import airflow_provider_snowml.sensors.inference  # noqa: F401
+    from airflow_provider_snowml.hooks import loading
+
+    loading._LOCK_WAIT = 0.1  # the waiting for a lock would take most of the matrix' time
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ from benchmarks.statements import LOOK, reason
 AT_MOST = {
     "register": 27,
     "evaluate": 32,
-    "run_model": 31,
+    "run_model": 32,
     "batch": 29,
     "batch_deferred": 31,
     "success_sensor": 7,
-    "load": 19,
+    "load": 20,
     "clean_up": 15,
     "create_service": 19,
     "service_sensor": 6,

@@ -23,6 +23,7 @@ from airflow_provider_snowml.exceptions import (
     RowCountError,
     StageNotFoundError,
     TableNotFoundError,
+    TransactionLostError,
 )
 from airflow_provider_snowml.hooks import loading
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -206,6 +207,26 @@ def test_a_contended_lock_is_waited_out(scoring, output, task_context, monkeypat
         assert loaded.result(60)["rows"] == 5
     assert len(pauses) == 1
     assert scoring.hook().value(f"SELECT COUNT(*) FROM {scoring.schema}.CONTENDED") == 5
+
+
+def test_a_load_that_hangs_until_its_transaction_is_lost_writes_nothing(
+    scoring, output, task_context, bad_day
+) -> None:
+    load(output(FIRST), "LOST").execute(task_context("load"))
+    bad_day.fault("abort_idle", seconds=0)
+    hold = bad_day.fault("hold", statement=r"^INSERT INTO \S*LOST")
+    late = load(output(FIRST + " AND ID < 10"), "LOST")
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(late.execute, task_context("load"))
+        while not any(fault["id"] == hold and fault["held"] for fault in bad_day.faults()):
+            assert not loaded.done(), loaded.exception()
+        # Who waits for the lock gets it, and the transaction is gone.
+        scoring.hook().rows(f"UPDATE {scoring.schema}.LOST SET RUN_ID = 'other' WHERE DAY = '2013-06-01'")
+        bad_day.release(hold, "drop")  # the client sends it once more
+        with pytest.raises(TransactionLostError, match="rolled back"):
+            loaded.result(120)
+    seen = scoring.hook().rows(f"SELECT RUN_ID, COUNT(*) AS N FROM {scoring.schema}.LOST GROUP BY 1")
+    assert [tuple(row.values()) for row in seen] == [("other", 30)]
 
 
 def test_the_waits_for_a_lock_are_spread_and_grow(monkeypatch, scoring) -> None:
