@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from airflow.sdk.exceptions import AirflowException
+try:
+    from airflow.sdk.exceptions import AirflowException
+except ImportError:  # where a model is trained in an interpreter without Airflow
+    AirflowException = RuntimeError  # type: ignore[assignment,misc]
 
 _FIX_FIRST = "A retry fails the same way until this is corrected; nothing was created in Snowflake."
 
@@ -120,6 +123,25 @@ class ModelVersionExistsError(SnowMLError):
     """The model version exists already, and ``if_exists`` does not allow what would be needed."""
 
     on_retry = "A retry fails the same way until the version is gone or if_exists is changed."
+
+
+class ModelLimitError(InvalidArgumentError):
+    """A model is larger, or has more of something, than Snowflake takes. The message has limit and value."""
+
+
+class ModelPackageNotFoundError(NotFoundError):
+    """A warehouse has no such package, and the model should run in one."""
+
+    on_retry = "A retry fails the same way until the model can do without; nothing was created in Snowflake."
+
+
+class ModelVerificationError(SnowMLError):
+    """The version that was registered is not what was uploaded: a function lacks, or predicts otherwise."""
+
+    on_retry = (
+        "The version is kept for inspection. A retry compares again and does not train: drop the version, "
+        "then clear the task."
+    )
 
 
 class ModelMonitorExistsError(SnowMLError):

@@ -324,15 +324,19 @@ class SnowMLHook(SnowflakeHook):
 
     def read_file(self, location: StageLocation, name: str) -> bytes | None:
         """A small file's content; ``None`` if it isn't there."""
+        return self.download(location.sql + name)
+
+    def download(self, location: str) -> bytes | None:
+        """The same of a file at any location that GET takes, ``snow://model/...`` among them."""
         with tempfile.TemporaryDirectory() as directory:
             target = Path(directory).as_uri() + "/"
             try:
-                self.rows(f"GET {literal(location.sql + name)} {literal(target)}")
+                self.rows(f"GET {literal(location)} {literal(target)}")
             except SnowMLError as error:
                 # The connector says 253006 for a GET that finds no file.
                 if getattr(error, "errno", None) != 253006:
                     raise
-            path = Path(directory) / name
+            path = Path(directory) / location.rsplit("/", 1)[-1]
             return path.read_bytes() if path.exists() else None
 
     def write_file(self, location: StageLocation, name: str, content: bytes) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
 from airflow_provider_snowml.core.batch_job import JobOwner, RunRef, run_key
-from airflow_provider_snowml.core.names import QualifiedName, SchemaName, refuse_dollar_quotes
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
@@ -147,18 +146,3 @@ def number(name: str, value: Any) -> float:
     if not math.isfinite(found):
         raise InvalidArgumentError(f"{name} is {value!r}; it must be a number.")
     return found
-
-
-def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics as JSON has them: numpy's numbers become Python's.
-
-    :raises InvalidArgumentError: for a metric that JSON cannot hold, or text with ``$$``.
-    """
-    plain = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
-    try:
-        text = json.dumps(plain, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"The metrics {plain!r} are no plain JSON: {error}.") from error
-    refuse_dollar_quotes(text, what="metrics")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded

@@ -20,6 +20,7 @@ from airflow_provider_snowml.core.champion_challenger import (
 )
 from airflow_provider_snowml.core.model_ref import ModelVersionRef, check_columns
 from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.registration import plain_metrics
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelVersionNotFoundError
 from airflow_provider_snowml.hooks.evaluation import evaluate, metric_of_slice, predictions_query
 from airflow_provider_snowml.hooks.loading import temporary_name
@@ -29,7 +30,6 @@ from airflow_provider_snowml.operators.base import (
     as_text,
     exactly_one,
     number,
-    plain_metrics,
     rows_query,
     whole_number,
 )

@@ -15,6 +15,7 @@ from airflow_provider_snowml.core.model_evaluation import (
 )
 from airflow_provider_snowml.core.model_ref import check_columns
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.registration import plain_metrics
 from airflow_provider_snowml.exceptions import InputColumnsError, InvalidArgumentError
 from airflow_provider_snowml.hooks.evaluation import evaluate, metric_sql, predictions_query
 from airflow_provider_snowml.operators.base import (
@@ -23,7 +24,6 @@ from airflow_provider_snowml.operators.base import (
     exactly_one,
     number,
     one_of,
-    plain_metrics,
     rows_query,
 )
 

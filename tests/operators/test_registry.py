@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pendulum
 import pytest
 from airflow.sdk import DAG
 
+from airflow_provider_snowml.core.model_artifact import LOG_MODEL_ARGUMENTS
+from airflow_provider_snowml.core.names import SchemaName
 from airflow_provider_snowml.exceptions import (
     InvalidArgumentError,
     InvalidNameError,
+    ModelLimitError,
     ModelVersionExistsError,
     PersonalDatabaseError,
 )
@@ -33,6 +39,14 @@ def train(session: Any, auc: float, ti: Any = None, comment: str | None = None, 
     )
 
 
+def model() -> Any:
+    import pandas as pd
+    from sklearn.linear_model import LogisticRegression
+
+    rows = pd.DataFrame({"A": [1.0, 2.0, 3.0, 4.0]})
+    return LogisticRegression().fit(rows, rows["A"] > 2)
+
+
 def register(**arguments: Any) -> SnowMLRegisterModelOperator:
     defaults: dict[str, Any] = {
         "model_name": "TRAINED",
@@ -54,8 +68,6 @@ def hook(airflow_conn, schema):
 def versions(hook: Any, schema: str) -> dict[str, float]:
     """The metric of each version."""
     with hook.session() as session:
-        from airflow_provider_snowml.core.names import SchemaName
-
         model = hook.registry(session, SchemaName.of(*schema.split("."))).get_model("TRAINED")
         return {version.version_name: version.show_metrics().get("auc") for version in model.versions()}
 
@@ -98,37 +110,105 @@ def test_if_exists(hook, schema, task_context) -> None:
     assert versions(hook, schema) == {"V1": 0.9, "V1_2": 0.5}
 
 
-@pytest.mark.parametrize("if_exists", ["fail", "next"])
-def test_a_retry_after_a_crash_completes_its_own_version(
-    hook, schema, task_context, monkeypatch, if_exists
+class Crash(BaseException):
+    """What no code of ours catches, as it would not a kill."""
+
+
+@contextmanager
+def crash(statement: str, *, after: bool, skip: int = 0) -> Iterator[None]:
+    """Die before, or after, the first statement that starts like this, or the first after some more."""
+    from snowflake.connector.cursor import SnowflakeCursor
+
+    execute, seen = SnowflakeCursor.execute, []
+
+    def dying(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
+        if command.lstrip().startswith(statement):
+            seen.append(command)
+            if len(seen) > skip and not after:
+                raise Crash
+        result = execute(self, command, *args, **kwargs)
+        if len(seen) > skip:
+            raise Crash
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SnowflakeCursor, "execute", dying)
+        with pytest.raises(Crash):
+            yield
+
+
+def whole(**arguments: Any) -> SnowMLRegisterModelOperator:
+    """A registration with everything that takes a statement of its own."""
+    return register(op_kwargs={"auc": 0.9, "comment": "weekly"}, tags={"PURPOSE": "it's a test"}, **arguments)
+
+
+def test_a_retry_after_a_crash_at_any_statement_ends_as_one_clean_run(hook, schema, task_context) -> None:
+    hook.rows("CREATE TAG PURPOSE")
+    moments = [
+        ("PUT", False, 2),
+        ("CREATE MODEL", False, 2),
+        ("CREATE MODEL", True, 1),
+        ("ALTER MODEL", False, 1),  # the comment
+        ("ALTER MODEL", True, 1),
+        ("ALTER MODEL", True, 1),  # the metrics
+        ("ALTER MODEL", False, 1),  # the tag
+        ("ALTER MODEL", True, 1),
+    ]
+    skips = [0, 0, 0, 0, 0, 1, 2, 2]
+    for number, ((statement, after, trainings), skip) in enumerate(zip(moments, skips, strict=True)):
+        store, name = task_context.store(), f"TRAINED_{number}"
+        task = whole(model_name=name, if_exists=("fail", "next", "replace", "reuse")[number % 4])
+        CALLS.clear()
+        with crash(statement, after=after, skip=skip):
+            task.execute(task_context("register", store=store))
+        result = task.execute(task_context("register", store=store))
+
+        assert (result["version"], result["metrics"]) == ("V1", {"auc": 0.9}), number
+        assert len(CALLS) == trainings, (number, "what was made is not trained again")
+        with hook.session() as session:
+            (version,) = hook.registry(session, SchemaName.of(*schema.split("."))).get_model(name).versions()
+            assert (version.comment, version.show_metrics()) == ("weekly", {"auc": 0.9}), number
+        tags = hook.rows(
+            "SELECT TAG_VALUE FROM TABLE(SNOWML.INFORMATION_SCHEMA.TAG_REFERENCES("
+            f"'{schema}.{name}', 'MODULE'))"
+        )
+        assert [tag["TAG_VALUE"] for tag in tags] == ["it's a test"], number
+
+
+def test_a_retry_of_next_is_the_version_that_it_made_and_a_clear_is_new_work(
+    hook, schema, task_context
 ) -> None:
-    class Crash(BaseException):
-        pass
-
-    def crash(*_: Any, **__: Any) -> Any:
-        raise Crash
-
-    store = task_context.store()
-    task = register(if_exists=if_exists, op_kwargs={"auc": 0.9, "comment": "weekly"})
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        # The version is made; its comment and metrics would be statements after that.
-        from snowflake.ml.model._client.ops.model_ops import ModelOperator
-
-        patch.setattr(ModelOperator, "set_comment", crash)
+    register().execute(task_context("register"))
+    store, task = task_context.store(), register(if_exists="next")
+    with crash("ALTER MODEL", after=True):
         task.execute(task_context("register", store=store))
-    assert versions(hook, schema) == {"V1": None}
-    result = task.execute(task_context("register", store=store))
-    assert (result["version"], result["metrics"]) == ("V1", {"auc": 0.9})
-    assert versions(hook, schema) == {"V1": 0.9}
-    assert len(CALLS) == 1, "it is not trained again"
+    assert task.execute(task_context("register", store=store))["version"] == "V1_2"
+    assert set(versions(hook, schema)) == {"V1", "V1_2"}
+    again = task.execute(task_context("register", store=store, clear_number=1))
+    assert again["version"] == "V1_3"
+    assert len(CALLS) == 3
 
-    # A cleared task is new work.
-    cleared = task_context("register", store=store, clear_number=1)
-    if if_exists == "fail":
-        with pytest.raises(ModelVersionExistsError):
-            task.execute(cleared)
-    else:
-        assert task.execute(cleared)["version"] == "V1_2"
+
+def test_another_version_of_the_noted_name_is_not_taken_for_ours(hook, schema, task_context) -> None:
+    store = task_context.store()
+    with crash("PUT", after=False):
+        register().execute(task_context("register", store=store))
+    # The name is noted, and somebody else is faster.
+    register(op_kwargs={"auc": 0.1}).execute(task_context("other"))
+    with pytest.raises(ModelVersionExistsError, match="has a version V1 already"):
+        register().execute(task_context("register", store=store))
+    assert versions(hook, schema) == {"V1": 0.1}
+
+    # Nor is what this run made of other arguments, or under an alien hand with no registration at all.
+    store = task_context.store()
+    task = register(version_name="V2")
+    task.execute(task_context("register", store=store))
+    with pytest.raises(ModelVersionExistsError):
+        register(version_name="V2", op_kwargs={"auc": 0.8}).execute(task_context("register", store=store))
+    hook.rows("ALTER MODEL TRAINED DROP VERSION V2")
+    hook.rows("ALTER MODEL TRAINED ADD VERSION V2 FROM MODEL TRAINED VERSION V1")
+    with pytest.raises(ModelVersionExistsError):
+        task.execute(task_context("register", store=store))
 
 
 def test_bad_input(hook, schema, task_context) -> None:
@@ -137,6 +217,8 @@ def test_bad_input(hook, schema, task_context) -> None:
 
     with pytest.raises(InvalidNameError, match="no valid version name"):
         run(version_name="v 1")
+    with pytest.raises(InvalidNameError, match="aliases that Snowflake itself gives"):
+        run(version_name="last")
     with pytest.raises(InvalidNameError, match="no valid model name"):
         run(model_name="a.b.c.d")
     with pytest.raises(PersonalDatabaseError):
@@ -149,4 +231,25 @@ def test_bad_input(hook, schema, task_context) -> None:
         run(op_kwargs={"auc": 1, "comment": "$$; DROP"})
     with pytest.raises(InvalidArgumentError, match="no plain JSON"):
         run(op_kwargs={"auc": float("nan")})
+    with pytest.raises(InvalidArgumentError, match="Neither signatures nor sample_input_data"):
+        run(python_callable=lambda: ModelArtifact(model()), op_kwargs={})
+    with pytest.raises(InvalidArgumentError, match="no method transform"):
+        run(options={"target_methods": ["predict", "transform"]})
+    with pytest.raises(ModelLimitError, match="limit is 102400"):
+        run(metrics={"text": "x" * 102_400})
+    with pytest.raises(ModelLimitError, match=r"11 imports.*limit is 10"):
+        run(code_paths=[f"p{n}" for n in range(11)])
+    with pytest.raises(ModelLimitError, match="T has 257 characters"):
+        run(tags={"t": "x" * 257})
+    with pytest.raises(InvalidArgumentError, match=r"task is 'forecast'; it can be .*TABULAR_REGRESSION"):
+        run(task="forecast")
     assert hook.rows(f"SHOW MODELS IN SCHEMA {schema}") == []
+
+
+def test_the_parameters_are_those_of_log_model() -> None:
+    from snowflake.ml.registry import Registry
+
+    theirs = set(inspect.signature(Registry.log_model).parameters) - {"self", "model"}
+    ours = set(inspect.signature(SnowMLRegisterModelOperator).parameters)
+    assert theirs - ours == set()
+    assert theirs - {"model_name", "version_name"} == set(LOG_MODEL_ARGUMENTS)

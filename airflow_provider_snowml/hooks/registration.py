@@ -1,0 +1,51 @@
+"""What of a registration is found in Snowflake, and what is looked at before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from airflow_provider_snowml.core.model_ref import ModelVersionRef
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, literal
+from airflow_provider_snowml.core.registration import REGISTRATION_PATH, Registration
+from airflow_provider_snowml.exceptions import ModelVerificationError
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+
+def read_registration(hook: SnowMLHook, model: QualifiedName, version: str) -> Registration | None:
+    """The registration among a version's files; ``None`` if it has none. Needs READ on the model."""
+    found = hook.download(f"snow://model/{model.sql}/versions/{version}/{REGISTRATION_PATH}")
+    return Registration.from_json(found) if found is not None else None
+
+
+def drop_statement(model: QualifiedName, version: str, *, only: bool) -> str:
+    """The statement that drops a version.
+
+    :param model: its model.
+    :param version: its resolved name.
+    :param only: whether the model has no other: then the whole model is dropped, as Snowflake wants it.
+    """
+    if only:
+        return f"DROP MODEL {model.sql}"
+    return f"ALTER MODEL {model.sql} DROP VERSION {Identifier.of(version).sql}"
+
+
+def check_functions(ref: ModelVersionRef, expected: Iterable[str] | None) -> None:
+    """Check that a version has the functions that were asked for.
+
+    :param ref: the version.
+    :param expected: the methods; ``None`` if the choice was snowflake-ml's.
+    :raises ModelVerificationError: if one lacks, or there are none.
+    """
+    have = {function.target_method for function in ref.functions}
+    missing = sorted(set(expected or ()) - have)
+    if missing or not have:
+        raise ModelVerificationError(
+            f"{ref.model} version {ref.version} has no function {', '.join(missing) or 'at all'}. There are: "
+            f"{', '.join(sorted(have)) or 'none'}."
+        )
+
+
+def set_tags(hook: SnowMLHook, model: QualifiedName, tags: Mapping[QualifiedName, str]) -> None:
+    """Give a model tags; one that is there already gets the value. Needs APPLY on each tag."""
+    for tag, value in tags.items():
+        hook.rows(f"ALTER MODEL {model.sql} SET TAG {tag.sql} = {literal(value)}")
