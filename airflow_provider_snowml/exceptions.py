@@ -372,6 +372,15 @@ class EvaluationError(SnowMLError):
     on_retry = "Nothing was stored. A retry computes anew."
 
 
+# -- run schemas ------------------------------------------------------------------------------------------
+
+
+class RunSchemaOwnershipError(SnowMLError):
+    """A schema of the run's name is not this DAG's, or not this run's."""
+
+    on_retry = "A retry fails the same way while it is there."
+
+
 # -- inference in the warehouse ------------------------------------------------------------------------
 
 

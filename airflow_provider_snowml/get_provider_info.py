@@ -43,6 +43,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_snowml.operators.promotion",
                     "airflow_provider_snowml.operators.registry",
                     "airflow_provider_snowml.operators.run_model",
+                    "airflow_provider_snowml.operators.run_schema",
                     "airflow_provider_snowml.operators.services",
                 ],
             }

@@ -94,13 +94,13 @@ def show_databases(session: Session, reader: Reader) -> Result:
         columns,
         [
             {
-                "created_on": _created(session, "DATABASE", Qualified(name, "", "")),
+                "created_on": _made(session, "DATABASE", Qualified(name, "", ""))[0],
                 "name": name,
                 "is_default": "N",
                 "is_current": "Y" if name == session.database else "N",
                 "origin": "",
                 "owner": session.role,
-                "comment": "",
+                "comment": _made(session, "DATABASE", Qualified(name, "", ""))[1],
                 "options": "",
                 "retention_time": "1",
                 "kind": "STANDARD",
@@ -135,10 +135,11 @@ def show_schemas(session: Session, reader: Reader) -> Result:
         for name in [*engine.schemas(database), "INFORMATION_SCHEMA"]:
             if matches is None or matches.fullmatch(name):
                 current = (database, name) == (session.database, session.schema)
+                created_on, comment = _made(session, "SCHEMA", Qualified(database, name, ""))
                 found.append(
                     [
-                        _created(session, "SCHEMA", Qualified(database, name, "")),
-                        name, "N", "Y" if current else "N", database, session.role, "", "", "1", "ROLE",
+                        created_on,
+                        name, "N", "Y" if current else "N", database, session.role, comment, "", "1", "ROLE",
                     ]
                 )  # fmt: skip
     return rows(
@@ -148,9 +149,10 @@ def show_schemas(session: Session, reader: Reader) -> Result:
     )  # fmt: skip
 
 
-def _created(session: Session, kind: str, name: Qualified) -> datetime.datetime:
+def _made(session: Session, kind: str, name: Qualified) -> tuple[datetime.datetime, str]:
+    """When it was made, and with which comment."""
     found = session.account.catalog.find(kind, name)
-    return found.created_on if found else now()
+    return (found.created_on, found.comment) if found else (now(), "")
 
 
 @statement("SHOW WAREHOUSES", reads_only=True)

@@ -141,7 +141,7 @@ def rollback(session: Session, reader: Reader) -> Result:
 def create_database(session: Session, reader: Reader) -> Result:
     replace, if_not_exists = _creation(reader, "DATABASE")
     name = reader.identifier()
-    _no_more_than_comment(reader)
+    comment = _comment(reader)
     account = session.account
     if replace and name in account.engine.databases():
         account.drop_contents(name, None)
@@ -150,7 +150,7 @@ def create_database(session: Session, reader: Reader) -> Result:
         if not if_not_exists:
             raise SnowflakeError(2002, "42710", f"SQL compilation error:\nObject '{name}' already exists.")
         return status(f"{name} already exists, statement succeeded.")
-    account.catalog.create("DATABASE", Qualified(name, "", ""), session.role, replace=True)
+    account.catalog.create("DATABASE", Qualified(name, "", ""), session.role, {}, comment, replace=True)
     account.engine.use(session, name, "PUBLIC")
     return status(f"Database {name} successfully created.")
 
@@ -159,7 +159,7 @@ def create_database(session: Session, reader: Reader) -> Result:
 def create_schema(session: Session, reader: Reader) -> Result:
     replace, if_not_exists = _creation(reader, "SCHEMA")
     database, name = _schema_name(session, reader)
-    _no_more_than_comment(reader)
+    comment = _comment(reader)
     account = session.account
     if replace and account.engine.has_schema(database, name):
         account.drop_contents(database, name)
@@ -168,7 +168,7 @@ def create_schema(session: Session, reader: Reader) -> Result:
         if not if_not_exists:
             raise SnowflakeError(2002, "42710", f"SQL compilation error:\nObject '{name}' already exists.")
         return status(f"{name} already exists, statement succeeded.")
-    account.catalog.create("SCHEMA", Qualified(database, name, ""), session.role, replace=True)
+    account.catalog.create("SCHEMA", Qualified(database, name, ""), session.role, {}, comment, replace=True)
     account.engine.use(session, database, name)
     return status(f"Schema {name} successfully created.")
 
@@ -230,12 +230,15 @@ def _schema_name(session: Session, reader: Reader) -> tuple[str, str]:
     return database, name.name
 
 
-def _no_more_than_comment(reader: Reader) -> None:
+def _comment(reader: Reader) -> str:
+    """The rest of a statement that makes a database or a schema."""
     reader.accept("WITH", "MANAGED", "ACCESS")
-    for option in reader.options():
+    options = reader.options()
+    for option in options:
         if option not in ("COMMENT", "DATA_RETENTION_TIME_IN_DAYS"):
             raise unsupported(f"CREATE ... {option}")
     reader.done()
+    return str(options.get("COMMENT", ""))
 
 
 @statement("CALL")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
@@ -79,6 +80,23 @@ def is_backfill(context: Context) -> bool:
     return str(getattr(context["dag_run"], "run_type", "")).rsplit(".", 1)[-1].lower() == "backfill"
 
 
+def task_states(ti: Any, tasks: Sequence[str]) -> dict[str, str | None]:
+    """How other tasks of the running task's run stand, by task id; mapped ones as ``<task id>_<index>``.
+
+    :param ti: the running task instance.
+    :param tasks: their ids.
+    """
+    asked: dict[str, Any] = {"dag_id": ti.dag_id, "task_ids": list(tasks), "run_ids": [ti.run_id]}
+    own: dict[str, str | None] = {}
+    if ti.map_index >= 0:
+        # Of those that were mapped with it only its own index counts, whatever the others are doing.
+        own = ti.get_task_states(map_index=ti.map_index, **asked).get(ti.run_id, {})
+        asked["task_ids"] = [task for task in tasks if f"{task}_{ti.map_index}" not in own]
+        if not asked["task_ids"]:
+            return own
+    return {**own, **ti.get_task_states(**asked).get(ti.run_id, {})}
+
+
 def exactly_one(**arguments: Any) -> str:
     """The name of the one argument that is given.
 
@@ -145,4 +163,20 @@ def number(name: str, value: Any) -> float:
         found = math.nan
     if not math.isfinite(found):
         raise InvalidArgumentError(f"{name} is {value!r}; it must be a number.")
+    return found
+
+
+def seconds(name: str, value: Any) -> float:
+    """An argument that is a ``timedelta`` or seconds, in seconds.
+
+    :raises InvalidArgumentError: if it is neither, or negative.
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = -1
+    if not found >= 0:
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be a timedelta or a number of seconds.")
     return found

@@ -28,7 +28,14 @@ from airflow_provider_snowml.hooks.batch_cleanup import (
 from airflow_provider_snowml.hooks.batch_jobs import REMOVED_FILE
 from airflow_provider_snowml.hooks.services import snowflake_time
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, exactly_one, run_of
+from airflow_provider_snowml.operators.base import (
+    SnowMLOperator,
+    as_text,
+    exactly_one,
+    run_of,
+    seconds,
+    task_states,
+)
 
 
 class SnowMLCleanUpBatchOperator(SnowMLOperator):
@@ -101,28 +108,15 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
             return self._sweep(hook, context)
 
     def _keep_on_failure(self, context: Context) -> None:
-        ti = context["ti"]
         tasks = sorted(self.upstream_task_ids)
         if not tasks:
             return
-        states = self._states(ti, tasks)
+        states = task_states(context["ti"], tasks)
         others = {task: state for task, state in states.items() if state != "success"}
         if others:
             raise AirflowSkipException(
                 f"Nothing is removed, since not all before it succeeded: {_listed(others)}."
             )
-
-    @staticmethod
-    def _states(ti: Any, tasks: list[str]) -> dict[str, str | None]:
-        asked: dict[str, Any] = {"dag_id": ti.dag_id, "task_ids": tasks, "run_ids": [ti.run_id]}
-        own: dict[str, str | None] = {}
-        if ti.map_index >= 0:
-            # Of those that were mapped with it only its own index counts, whatever the others are doing.
-            own = ti.get_task_states(map_index=ti.map_index, **asked).get(ti.run_id, {})
-            asked["task_ids"] = [task for task in tasks if f"{task}_{ti.map_index}" not in own]
-            if not asked["task_ids"]:
-                return own
-        return {**own, **ti.get_task_states(**asked).get(ti.run_id, {})}
 
     def _one_job(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
         location = StageLocation.parse(
@@ -155,7 +149,7 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         return self._remove(hook, base, context, [*earlier, last], must=last)
 
     def _sweep(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
-        seconds = _seconds(self.older_than)
+        age = seconds("older_than", self.older_than)
         base = StageLocation.parse(
             str(self.output_stage_location), hook.default_schema(), what="output_stage_location"
         )
@@ -164,9 +158,7 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         now = snowflake_time(hook).timestamp()
         found = find_remains(hook, base, "SNOWML_")
         # An attempt goes only with those before it: the latest is what a new try of its task goes by.
-        kept = {
-            remains.stem: remains.attempt for remains in reversed(found) if _is_young(remains, now, seconds)
-        }
+        kept = {remains.stem: remains.attempt for remains in reversed(found) if _is_young(remains, now, age)}
         old = [remains for remains in found if remains.attempt < kept.get(remains.stem, remains.attempt + 1)]
         summary = self._remove(hook, base, context, old)
         return {**summary, "left_alone": summary["left_alone"] + len(found) - len(old)}
@@ -223,18 +215,6 @@ def _summary(removed: Sequence[Remains], *, jobs: int, left_alone: int) -> dict[
         "files": count_files(removed),
         "left_alone": left_alone,
     }
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = -1
-    if seconds < 0 or seconds != seconds:
-        raise InvalidArgumentError(f"older_than is {value!r}; it must be a timedelta or a number of seconds.")
-    return seconds
 
 
 def _listed(states: dict[str, Any]) -> str:
