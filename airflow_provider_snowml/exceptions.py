@@ -359,6 +359,12 @@ class OlderModelError(PromotionError):
     """The champion was trained on newer data, or it is not said until when the other one was trained."""
 
 
+class ModelPollingError(SnowMLError):
+    """Snowflake could not be asked for so long that the wait for a model's version ended."""
+
+    on_retry = "A retry goes on waiting."
+
+
 class NothingToRollBackError(PromotionError):
     """There was no champion before, none is known, or it is gone."""
 

@@ -53,6 +53,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "python-modules": [
                     "airflow_provider_snowml.sensors.inference",
+                    "airflow_provider_snowml.sensors.models",
                     "airflow_provider_snowml.sensors.services",
                 ],
             }
@@ -89,6 +90,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_snowml.triggers.batch_success",
                     "airflow_provider_snowml.triggers.inference",
+                    "airflow_provider_snowml.triggers.models",
                     "airflow_provider_snowml.triggers.services",
                 ],
             }
