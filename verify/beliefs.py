@@ -132,6 +132,26 @@ def failure_in_transaction(place: Place) -> None:
     must(rows == [0, 2], f"after ROLLBACK there are {rows} rows of two and two")
 
 
+@check(
+    "current-transaction", "CURRENT_TRANSACTION() is the one that is open, in a DML statement too, else NULL"
+)
+def current_transaction(place: Place) -> None:
+    hook = place.hook
+    with hook.open_connection():
+        hook.rows("CREATE TABLE IN_TRANSACTION (A INT)")
+        hook.rows("BEGIN")
+        transaction = hook.value("SELECT CURRENT_TRANSACTION()")
+        must(transaction is not None, "CURRENT_TRANSACTION() is NULL after BEGIN")
+        insert = f"INSERT INTO IN_TRANSACTION SELECT 1 WHERE CURRENT_TRANSACTION() = '{transaction}'"
+        hook.rows(insert)
+        hook.rows("ROLLBACK")
+        hook.rows(insert)  # in no transaction, or one of its own
+        rows = int(hook.value("SELECT COUNT(*) FROM IN_TRANSACTION"))
+        after = hook.value("SELECT CURRENT_TRANSACTION()")
+    must(rows == 0, f"{rows} rows were inserted after the transaction had ended")
+    must(after is None, f"CURRENT_TRANSACTION() is {after!r} without a transaction")
+
+
 @check("lock-timeout", "A statement that waits longer than LOCK_TIMEOUT fails with 000610")
 def lock_timeout(place: Place) -> None:
     hook = place.hook

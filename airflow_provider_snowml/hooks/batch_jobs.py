@@ -195,8 +195,7 @@ def end_job(
             statement = hook.statement(query_id)[0] if query_id else Statement.FAILED
             starting = is_starting(statement, submitted_at)
             if query_id and (starting or (statement is Statement.UNKNOWN and not asked)):
-                hook.cancel_statement(query_id)
-                cancel_build(hook, job, query_id)
+                cancel_start(hook, job, query_id)
                 asked = True
             status = hook.job_status(job)
             if status not in ENDED | {None, "CANCELLING"}:
@@ -250,6 +249,19 @@ def build_job(made: QualifiedName, query_id: str) -> QualifiedName:
     :param query_id: the statement that makes it.
     """
     return QualifiedName(made.database, made.schema, image_build_job(query_id))
+
+
+def cancel_start(hook: SnowMLHook, made: QualifiedName, query_id: str) -> list[str]:
+    """Cancel the statement that makes a job or a service, and its image build.
+
+    The build goes first: whoever dies in between leaves a statement that is found running, and by it the build.
+    If there was none, it is looked for once more, since it may have begun meanwhile.
+
+    :return: what was done besides.
+    """
+    done = cancel_build(hook, made, query_id)
+    hook.cancel_statement(query_id)
+    return done or cancel_build(hook, made, query_id)
 
 
 def cancel_build(hook: SnowMLHook, made: QualifiedName, query_id: str) -> list[str]:

@@ -186,8 +186,11 @@ def empty_slice(
 
 
 def _only_in(transaction: Any) -> str:
-    """A process that hangs loses its transaction to those who wait for the lock. What it sends when it goes on
-    would be committed at once, each statement by itself: it must do nothing."""
+    """A condition for each statement of a transaction.
+
+    A process that hangs loses its transaction to those who wait for the lock. What it sends when it goes on
+    would be committed at once, each statement by itself: it must do nothing.
+    """
     return f"CURRENT_TRANSACTION() = {literal(str(transaction))}"
 
 

@@ -29,7 +29,7 @@ from airflow_provider_snowml.exceptions import (
     SnowMLError,
     StatementError,
 )
-from airflow_provider_snowml.hooks.batch_jobs import build_job, cancel_build
+from airflow_provider_snowml.hooks.batch_jobs import build_job, cancel_start
 from airflow_provider_snowml.hooks.snowml import Row, SnowMLHook
 from airflow_provider_snowml.hooks.watching import KeptConnection, in_short, log_change
 
@@ -265,9 +265,8 @@ def cancel_deployment(hook: SnowMLHook, service: QualifiedName, query_id: str) -
     """
     done = ["its statement was cancelled"]
     with hook.open_connection():
-        hook.cancel_statement(query_id)
-        # At once: a worker that is killed has a few seconds only.
-        done += cancel_build(hook, service, query_id)
+        # The build at once: a worker that is killed has a few seconds only.
+        done += cancel_start(hook, service, query_id)
         # It may be making the service at this moment.
         deadline = time.monotonic() + _CANCEL_TIMEOUT
         while hook.statement(query_id)[0] is Statement.RUNNING and time.monotonic() < deadline:
