@@ -254,7 +254,7 @@ def build_job(made: QualifiedName, query_id: str) -> QualifiedName:
 def cancel_start(hook: SnowMLHook, made: QualifiedName, query_id: str) -> list[str]:
     """Cancel the statement that makes a job or a service, and its image build.
 
-    The build goes first: whoever dies in between leaves a statement that is found running, and by it the build.
+    The build goes first: whoever dies in between leaves a statement that is found, and by it the build.
     If there was none, it is looked for once more, since it may have begun meanwhile.
 
     :return: what was done besides.
