@@ -378,6 +378,15 @@ class EvaluationError(SnowMLError):
     on_retry = "Nothing was stored. A retry computes anew."
 
 
+# -- retiring -------------------------------------------------------------------------------------------
+
+
+class ModelInUseError(SnowMLError):
+    """A model or a version is in use, and was not deleted."""
+
+    on_retry = "A retry fails the same way while it is."
+
+
 # -- run schemas ------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_snowml.operators.champion_challenger",
                     "airflow_provider_snowml.operators.evaluation",
                     "airflow_provider_snowml.operators.inference",
+                    "airflow_provider_snowml.operators.model_retention",
                     "airflow_provider_snowml.operators.monitors",
                     "airflow_provider_snowml.operators.promotion",
                     "airflow_provider_snowml.operators.registry",

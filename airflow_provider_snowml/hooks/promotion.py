@@ -60,11 +60,16 @@ def get_model(
     """
     found = find_model(hook, model, tag=tag, comment=comment)
     if found is None:
-        raise ModelNotFoundError(
-            f"There is no model {model}, or the role may not see it. {model.parent} has: "
-            f"{hook.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
-        )
+        raise no_such_model(hook, model)
     return found
+
+
+def no_such_model(hook: SnowMLHook, model: QualifiedName) -> ModelNotFoundError:
+    """The error for a model that isn't there; its message lists the schema's models."""
+    return ModelNotFoundError(
+        f"There is no model {model}, or the role may not see it. {model.parent} has: "
+        f"{hook.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
+    )
 
 
 def check_tag(hook: SnowMLHook, tag: QualifiedName, *, create: bool) -> None:
