@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,44 +22,21 @@ from airflow_provider_snowml.hooks.snowml import SnowMLHook
 log = logging.getLogger(__name__)
 
 
-def find_model(
-    hook: SnowMLHook, model: QualifiedName, *, tag: QualifiedName | None = None, comment: bool = False
-) -> CatalogModel | None:
-    """A model as it is now; ``None`` if there is none.
-
-    :param hook: the hook.
-    :param model: the model.
-    :param tag: the tag whose value is wanted; it must be there.
-    :param comment: whether the model's comment is wanted.
-    """
+def find_model(hook: SnowMLHook, model: QualifiedName) -> CatalogModel | None:
+    """A model and its versions as they are now; ``None`` if there is none."""
     try:
         rows = hook.rows(f"SHOW VERSIONS IN MODEL {model.sql}")
     except ObjectNotFoundError:
         return None
-    tag_value = None
-    if tag is not None:
-        tag_value = hook.value(f"SELECT SYSTEM$GET_TAG({literal(tag.sql)}, {literal(model.sql)}, 'MODULE')")
-    shown = (
-        hook.rows(f"SHOW MODELS LIKE {literal(model.name.name)} IN SCHEMA {model.parent.sql}")
-        if comment
-        else []
-    )
-    return CatalogModel(
-        model,
-        tuple(_version(row) for row in rows),
-        next((str(row["comment"] or "") for row in shown if row["name"] == model.name.name), ""),
-        tag_value,
-    )
+    return CatalogModel(model, tuple(_version(row) for row in rows))
 
 
-def get_model(
-    hook: SnowMLHook, model: QualifiedName, *, tag: QualifiedName | None = None, comment: bool = False
-) -> CatalogModel:
+def get_model(hook: SnowMLHook, model: QualifiedName) -> CatalogModel:
     """The same of a model that must be there.
 
     :raises ModelNotFoundError: if it isn't; the message lists the schema's models.
     """
-    found = find_model(hook, model, tag=tag, comment=comment)
+    found = find_model(hook, model)
     if found is None:
         raise no_such_model(hook, model)
     return found
@@ -70,6 +48,27 @@ def no_such_model(hook: SnowMLHook, model: QualifiedName) -> ModelNotFoundError:
         f"There is no model {model}, or the role may not see it. {model.parent} has: "
         f"{hook.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
     )
+
+
+def with_marks(
+    hook: SnowMLHook, model: CatalogModel, *, tag: QualifiedName | None, comment: bool
+) -> CatalogModel:
+    """The model with the tag's value and its comment, where they are wanted.
+
+    :param hook: the hook.
+    :param model: the model.
+    :param tag: the tag; it must be there.
+    :param comment: whether the comment is wanted.
+    """
+    name = model.name
+    if tag is not None:
+        value = hook.value(f"SELECT SYSTEM$GET_TAG({literal(tag.sql)}, {literal(name.sql)}, 'MODULE')")
+        model = replace(model, tag_value=value)
+    if comment:
+        rows = hook.rows(f"SHOW MODELS LIKE {literal(name.name.name)} IN SCHEMA {name.parent.sql}")
+        shown = [str(row["comment"] or "") for row in rows if row["name"] == name.name.name]
+        model = replace(model, comment=next(iter(shown), ""))
+    return model
 
 
 def check_tag(hook: SnowMLHook, tag: QualifiedName, *, create: bool) -> None:

@@ -23,8 +23,14 @@ from airflow_provider_snowml.core.promotion import (
     rollback_target,
 )
 from airflow_provider_snowml.exceptions import InvalidArgumentError, OlderModelError
-from airflow_provider_snowml.hooks.promotion import check_tag, copy_version, find_model, get_model, run_steps
-from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.hooks.promotion import (
+    check_tag,
+    copy_version,
+    find_model,
+    get_model,
+    run_steps,
+    with_marks,
+)
 from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, one_of, run_of
 
 STATE_KEY = "snowml_rollback_model"
@@ -125,9 +131,11 @@ class SnowMLPromoteModelOperator(SnowMLOperator):
             copy_to = as_text(self.copy_to)
             model = QualifiedName.parse(copy_to, default, what="copy_to") if copy_to else source
             check_outlets(self.outlets, model)
+            if copy_to and model == source:
+                raise InvalidArgumentError(f"copy_to is {model}, the model itself: leave it out.")
             found = get_model(hook, source)
             version = found.version(self.version_name)
-            there = self._target(hook, source, model)
+            there = found if model == source else find_model(hook, model)
             wanted = self._wanted(context, source, there or CatalogModel(model, (version,)))
             try:
                 self._check_age(there, version.name, wanted)
@@ -142,7 +150,9 @@ class SnowMLPromoteModelOperator(SnowMLOperator):
                 check_tag(hook, tag, create=self.create_tag)
             if model != source:
                 copy_version(hook, source, version.name, model, there)
-            now = get_model(hook, model, tag=tag, comment=wanted.marks.comment is not None)
+                there = get_model(hook, model)
+            assert there is not None
+            now = with_marks(hook, there, tag=tag, comment=wanted.marks.comment is not None)
             promoted = now.version(version.sql)
             metrics = version.metrics if model != source else {}
             wanted, steps = promotion_steps(now, promoted, wanted, metrics=metrics)
@@ -150,12 +160,6 @@ class SnowMLPromoteModelOperator(SnowMLOperator):
             if not steps:
                 self.log.info("%s is the champion of %s already.", version.name, model)
         return self._result(context, now, promoted, wanted, {**metrics, **promoted.metrics})
-
-    def _target(self, hook: SnowMLHook, source: QualifiedName, model: QualifiedName) -> CatalogModel | None:
-        """The model as it is before anything is changed."""
-        if as_text(self.copy_to) and model == source:
-            raise InvalidArgumentError(f"copy_to is {model}, the model itself: leave it out.")
-        return find_model(hook, model)
 
     def _wanted(self, context: Context, source: QualifiedName, model: CatalogModel) -> Promotion:
         alias, previous = as_text(self.alias), as_text(self.previous_alias)
@@ -282,12 +286,8 @@ class SnowMLRollbackModelOperator(SnowMLOperator):
             noted = unwanted.promotion
             assert noted is not None
             tag = QualifiedName.parse(noted.marks.tag) if noted.marks.tag is not None else None
-            model = get_model(hook, name, tag=tag, comment=True)
-            run_steps(
-                hook,
-                name,
-                rollback_steps(model, model.version(unwanted.sql), at=_now(), comment=self.comment),
-            )
+            model = with_marks(hook, model, tag=tag, comment=True)
+            run_steps(hook, name, rollback_steps(model, unwanted, at=_now(), comment=self.comment))
         return self._result(context, model, previous, unwanted, alias=noted.marks.alias)
 
     def _unwanted(self, context: Context, model: CatalogModel) -> CatalogVersion:
