@@ -184,6 +184,7 @@ def lock_waiters(place: Place) -> str:
                 lambda: [error for status, error in map(hook.statement, ids) if status is Statement.FAILED],
                 bool,
                 "the last that waits",
+                120,  # they may take all that the warehouse runs at once
             )
         finally:
             hook.rows("ROLLBACK")

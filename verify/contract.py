@@ -19,7 +19,6 @@ from airflow_provider_snowml.exceptions import (
     RowCountError,
 )
 from airflow_provider_snowml.hooks.batch_jobs import build_job, is_starting
-from airflow_provider_snowml.operators.inference import SnowMLCleanUpBatchOperator
 from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
 from verify.checks import NotTried, check, must
 from verify.place import Place
@@ -36,6 +35,7 @@ from verify.tasks import (
     load,
     manifest_of,
     must_have,
+    remove,
     resume,
     rewrite,
 )
@@ -139,9 +139,7 @@ def clean_up(place: Place) -> None:
     for name, content in (("neighbour", b"1"), ("SNOWML_SOMEBODY_A1/data.parquet", b"1")):
         path, _, file = f"score/{name}".rpartition("/")
         place.hook.write_file(place.stage(path), file, content)
-    task = SnowMLCleanUpBatchOperator(
-        task_id="clean_up", job_output_location=result["job_output_location"], **in_place(place)
-    )
+    task = remove(place, result["job_output_location"])
     found = execute(place, task, second)
     must((found["attempts"], found["jobs"], found["left_alone"]) == (2, 2, 0), found)
     left = [*place.hook.files(place.stage("score")), *place.hook.files(place.stage("score_snowml_input"))]
@@ -172,6 +170,22 @@ def lost_reply(place: Place) -> None:
     result = finish(place, batch(place, "lost", 3, deferrable=True), Try("lost"))
     must((result["attempt"], result["status"], result["output_rows"]) == (1, DONE, 1), result)
     must_have(place, "lost", A1=DONE)
+    place.notes["lost"] = result
+
+
+@check(
+    "contract-expired",
+    "A job that is gone, as after 30 days, still gives its result",
+    "lost reply",
+)
+def expired(place: Place) -> None:
+    result = place.noted("lost")
+    place.hook.delete_job(QualifiedName.parse(result["job_name"]))
+    again = execute(place, batch(place, "lost", 3), Try("lost"))
+    must((again["job_name"], again["output_rows"]) == (result["job_name"], 1), again)
+    planned = execute(place, batch(place, "lost", 3, plan_only=True), Try("lost", run_id="verify__2"))
+    must((planned["action"], planned["attempt"]) == ("submit", 2), f"another run would {planned}")
+    must_have(place, "lost")
 
 
 @check("contract-fail", "A job that fails fails the task, with its logs; a retry runs the next one", "fail")

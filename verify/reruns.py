@@ -6,16 +6,31 @@ One job after another stands in the way, and each is ended by the next check; on
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_snowml.core.batch_job import DONE
+from airflow_provider_snowml.core.batch_job import DONE, JobManifest
+from airflow_provider_snowml.core.names import StageLocation
 from airflow_provider_snowml.exceptions import BatchJobConflictError, BatchJobOwnershipError
 from verify.checks import check, must
 from verify.place import Place
-from verify.tasks import DAY, LONG, Try, batch, defer, execute, manifest_of, must_have, resume, rewrite
+from verify.tasks import (
+    DAY,
+    LONG,
+    Try,
+    batch,
+    defer,
+    execute,
+    manifest_of,
+    must_have,
+    remove,
+    resume,
+    rewrite,
+)
 
 LANE = "held"
 MOVE_ALIAS = (
@@ -49,21 +64,36 @@ def pinned(place: Place) -> None:
 @check("contract-foreign", "A job of another owner under our name is an error that names both", LANE)
 def foreign(place: Place) -> None:
     first, deferred = place.noted("held")
-    manifest = manifest_of(place, deferred.trigger.job_output_location)
-    theirs = replace(manifest, dag_id="somebody")
-    rewrite(place, theirs)
-    try:
-        cleared = replace(first, clear_number=1)
-        result = execute(place, held(place, on_conflict="replace"), cleared)
-        must(False, f"it returned {result}")
-    except TaskDeferred:
-        must(False, "it went on")
-    except BatchJobOwnershipError as error:
-        for owner in (f"verify.held for {DAY}", f"somebody.held for {DAY}"):
-            must(owner in str(error), error)
-        must(manifest_of(place, manifest.output_location) == theirs, "its manifest has changed")
-    finally:
-        rewrite(place, manifest)
+    cleared = replace(first, clear_number=1)
+    with _somebody(place, deferred.trigger.job_output_location) as theirs:
+        try:
+            result = execute(place, held(place, on_conflict="replace"), cleared)
+            must(False, f"it returned {result}")
+        except TaskDeferred:
+            must(False, "it went on")
+        except BatchJobOwnershipError as error:
+            for owner in (f"verify.held for {DAY}", f"somebody.held for {DAY}"):
+                must(owner in str(error), error)
+        must(manifest_of(place, theirs.output_location) == theirs, "its manifest has changed")
+    must_have(place, "held", A1="live")
+
+
+@check("contract-clean-up-others", "The clean-up removes neither a live job nor another owner's", LANE)
+def clean_up_others(place: Place) -> None:
+    first, deferred = place.noted("held")
+    location = deferred.trigger.job_output_location
+    for whose, kind in (
+        (_somebody(place, location), BatchJobOwnershipError),
+        (nullcontext(), BatchJobConflictError),
+    ):
+        with whose:
+            try:
+                result = execute(place, remove(place, location), first)
+            except kind:
+                continue
+            must(False, f"it returned {result}")
+    manifest = manifest_of(place, location)
+    must(bool(place.hook.files(StageLocation.parse(manifest.input_location))), "its input is gone")
     must_have(place, "held", A1="live")
 
 
@@ -114,3 +144,15 @@ def replaced(place: Place) -> None:
     result = execute(place, batch(place, "held", on_conflict="replace"), Try("held", run_id="verify__3"))
     must((result["attempt"], result["status"]) == (4, DONE), result)
     must_have(place, "held", A1="CANCELLED", A2="CANCELLED", A3="CANCELLED", A4=DONE)
+
+
+@contextmanager
+def _somebody(place: Place, location: str) -> Iterator[JobManifest]:
+    """Meanwhile the job is somebody else's, as its manifest has it."""
+    manifest = manifest_of(place, location)
+    theirs = replace(manifest, dag_id="somebody")
+    rewrite(place, theirs)
+    try:
+        yield theirs
+    finally:
+        rewrite(place, manifest)

@@ -15,6 +15,7 @@ from airflow_provider_snowml.core.names import StageLocation
 from airflow_provider_snowml.hooks.batch_jobs import manifest_of_output, write_manifest
 from airflow_provider_snowml.operators.inference import (
     SnowMLBatchInferenceOperator,
+    SnowMLCleanUpBatchOperator,
     SnowMLLoadPredictionsOperator,
 )
 from verify.checks import Differs, must
@@ -112,7 +113,9 @@ def batch(
     return SnowMLBatchInferenceOperator(task_id=task_id, **in_place(place), **{**defaults, **arguments})
 
 
-def load(place: Place, location: str, rows: int, day: str = DAY, **arguments: Any) -> Any:
+def load(
+    place: Place, location: str, rows: int, day: str = DAY, **arguments: Any
+) -> SnowMLLoadPredictionsOperator:
     """A load task, of a job's output into a day of PREDICTIONS."""
     defaults: dict[str, Any] = {"output_table": "PREDICTIONS", "replace_column": "DAY"}
     return SnowMLLoadPredictionsOperator(
@@ -123,6 +126,11 @@ def load(place: Place, location: str, rows: int, day: str = DAY, **arguments: An
         **in_place(place),
         **{**defaults, **arguments},
     )
+
+
+def remove(place: Place, location: str) -> SnowMLCleanUpBatchOperator:
+    """A clean-up task, of one job."""
+    return SnowMLCleanUpBatchOperator(task_id="clean_up", job_output_location=location, **in_place(place))
 
 
 def execute(place: Place, task: Any, attempt: Try) -> Any:

@@ -92,6 +92,7 @@ def jobs(execute: Any) -> list[Any]:
     return [row for row in execute("SHOW JOB SERVICES IN ACCOUNT") if "SNOWML_VERIFY" in str(row)]
 
 
+@pytest.mark.timeout(1200)
 def test_all_that_we_believe_holds_locally(local_snowflake, execute) -> None:
     # However slow the machine is, the first look is at a job that does not run yet.
     local_snowflake.fault("slow_statement", job="_UNSTARTED_", seconds=30)
