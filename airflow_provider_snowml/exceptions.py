@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 try:
-    from airflow.sdk.exceptions import AirflowException
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
 except ImportError:  # where a model is trained in an interpreter without Airflow
     AirflowException = RuntimeError  # type: ignore[assignment,misc]
+    AirflowFailException = Exception  # type: ignore[assignment,misc]
 
 _FIX_FIRST = "A retry fails the same way until this is corrected; nothing was created in Snowflake."
 
@@ -268,6 +269,15 @@ class BatchJobConflictError(BatchJobError):
     """A live job of another run of the same key, or one that does not end, is in the way."""
 
     on_retry = "A retry looks again, and goes on once that job has ended."
+
+
+class BatchJobReplacedError(BatchJobError, AirflowFailException):
+    """Another run of the same key, with ``on_conflict="replace"``, has ended this run's job.
+
+    Airflow does not retry it, whatever ``retries`` says: two runs would end each other's jobs in turn.
+    """
+
+    on_retry = "No retry is made: clear the task to have this run's job instead of that one's."
 
 
 class BatchJobOwnershipError(BatchJobError):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -94,6 +94,9 @@ class RunRef:
     run_id: str
     clear_number: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.run_id}/{self.clear_number}"
+
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
     """A digest of everything that would make a job's result different."""
@@ -119,7 +122,9 @@ class JobManifest:
     :param input_rows: rows of the input, ``None`` if it was not counted.
     :param keeps_row_count: whether as many rows must come out.
     :param query_id: the statement that starts the job, added once that is sent.
-    :param submitted_at: when it was sent, an epoch by the worker's clock.
+    :param submitted_at: when it was sent, or the input was complete, an epoch by the worker's clock.
+    :param replaced: the runs whose job another run has ended in favour of its own, and that run's id. They
+        do not come back, else two runs could end each other's jobs in turn.
     """
 
     dag_id: str
@@ -141,6 +146,7 @@ class JobManifest:
     keeps_row_count: bool
     query_id: str | None = None
     submitted_at: float | None = None
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def owner(self) -> JobOwner:
@@ -152,6 +158,10 @@ class JobManifest:
         """Which run, and which of its clears, submitted it."""
         return RunRef(self.run_id, self.clear_number)
 
+    def replaced_by(self, run: RunRef) -> JobManifest:
+        """The same, once a run has decided to end this job in favour of its own."""
+        return replace(self, replaced={**self.replaced, str(self.run): run.run_id})
+
     def to_json(self) -> str:
         """The file's text."""
         return json.dumps(asdict(self), indent=1)
@@ -161,7 +171,7 @@ class JobManifest:
         """Read the file's text; ``None`` if it is no manifest of ours."""
         try:
             values = json.loads(text)
-            return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+            return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
         except (ValueError, TypeError):
             return None
 
@@ -203,6 +213,7 @@ class Action(StrEnum):
     REPLACE = "replace"  # end the latest attempt, wait for its end, then SUBMIT
     WAIT = "wait"  # until another run's job has ended, then look again
     CONFLICT = "conflict"  # another run's job lives
+    REPLACED = "replaced"  # another run has ended this run's job in favour of its own
     FOREIGN = "foreign"  # somebody else's job bears our name
 
 
@@ -253,6 +264,8 @@ def decide(
         return Decision(Action.SUBMIT, n, f"attempt {n} ended before its input was complete")
     if manifest.owner != owner:
         return Decision(Action.FOREIGN, n, f"the job belongs to {manifest.owner}")
+    if by := manifest.replaced.get(str(run)):
+        return Decision(Action.REPLACED, n, f"run {by} has replaced this run's job of the same key")
     same_work = manifest.fingerprint == job_fingerprint
     if manifest.run == run and same_work:
         return _same_try(latest)

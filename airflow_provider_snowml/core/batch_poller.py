@@ -99,7 +99,7 @@ class Poller:
     def __init__(self, limits: Limits, *, path_only: bool = False, memory: Memory = (0, None, None)) -> None:
         self.limits = limits
         self.path_only = path_only
-        self._started = False
+        self._seen = self._started = False
         self._errors, self._failing_since, self._suspect_since = memory
 
     @property
@@ -115,11 +115,13 @@ class Poller:
         has_lasted = now - self._failing_since >= self.limits.error_grace
         if self._errors >= self.limits.max_errors and has_lasted:
             return Verdict(Outcome.POLL_ERRORS, f"{self._errors} polls in a row failed: {error}")
-        return self._unless_late(Verdict(Outcome.WAIT, f"poll failed ({error})"), now)
+        verdict = Verdict(Outcome.WAIT, f"poll failed ({error})")
+        # Whoever attaches late may find that it has started, or ended: a look that failed cannot tell.
+        return self._unless_overdue(verdict, now) if self._seen else verdict
 
     def observed(self, seen: Observation, now: float) -> Verdict:
         """Judge a look that succeeded."""
-        self._errors, self._failing_since = 0, None
+        self._errors, self._failing_since, self._seen = 0, None, True
         verdict = self._judge(seen, now)
         return self._unless_late(verdict, now) if verdict.outcome is Outcome.WAIT else verdict
 
@@ -163,10 +165,15 @@ class Poller:
             return Verdict(outcome, f"{detail} within {self.limits.grace:g} s", status)
         return Verdict(Outcome.WAIT, detail, status)
 
-    def _unless_late(self, verdict: Verdict, now: float) -> Verdict:
-        limits = self.limits
-        if limits.deadline is not None and now >= limits.deadline:
+    def _unless_overdue(self, verdict: Verdict, now: float) -> Verdict:
+        if self.limits.deadline is not None and now >= self.limits.deadline:
             return Verdict(Outcome.TIMEOUT, f"it took longer than allowed; {verdict.detail}", verdict.status)
+        return verdict
+
+    def _unless_late(self, verdict: Verdict, now: float) -> Verdict:
+        verdict, limits = self._unless_overdue(verdict, now), self.limits
+        if verdict.outcome is not Outcome.WAIT:
+            return verdict
         may_be_late = not self._started and not self.path_only and verdict.status != DONE
         if may_be_late and limits.start_deadline is not None and now >= limits.start_deadline:
             return Verdict(

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from airflow_provider_snowml.core.batch_job import fingerprint
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation, literal
 
 
@@ -116,6 +117,36 @@ class BatchStatement:
         if self.replicas is not None:
             clauses.append(f"REPLICAS = {self.replicas}")
         return "\n".join(clauses)
+
+
+def work_fingerprint(
+    statement: BatchStatement, *, version: str, input_query: str | None, input_version: str | None
+) -> str:
+    """What would make a job's result different. Not where it runs, how fast, or from which image.
+
+    :param statement: the job; its name does not count.
+    :param version: the model version's bare name.
+    :param input_query: the query of the input; ``None`` for one that is read in place.
+    :param input_version: the user's name for the state of the input's rows.
+    """
+    if_given = {
+        "input_version": input_version,
+        "column_handling": statement.column_handling,
+        "partition_column": statement.partition_column,
+        "engine": statement.engine,
+        "engine_args_override": statement.engine_args_override,
+    }
+    return fingerprint(
+        {
+            "model": statement.model.sql,
+            "version": version,
+            "function": statement.function,
+            "input": input_query if input_query is not None else statement.input_location.sql,
+            "params": dict(statement.inference_params or {}),
+            "output": statement.output_location.sql,
+            **{name: value for name, value in if_given.items() if value},
+        }
+    )
 
 
 def _without_none(**values: Any) -> dict[str, Any]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from airflow_provider_snowml.core.batch_job import (
     ENDED,
     MANIFEST_FILE,
     NOT_STARTED,
-    PREFIX,
     SUCCESS_FILE,
     Attempt,
     JobManifest,
@@ -26,7 +24,6 @@ from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     ObjectNotFoundError,
     SnowMLError,
-    StatementError,
 )
 from airflow_provider_snowml.hooks.job_logs import JobLogs
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -351,71 +348,6 @@ def judge(poller: Poller, seen: Observation | str) -> Verdict:
     if isinstance(seen, str):
         return poller.failed(seen, time.time())
     return poller.observed(seen, time.time())
-
-
-@dataclass(frozen=True)
-class Waited:
-    """A job that is waited for.
-
-    :param job_name: its full name; ``None`` to look at its output alone.
-    :param output: its output directory, fully qualified.
-    :param query_id: the statement that starts it, if known.
-    """
-
-    job_name: str | None
-    output: str
-    query_id: str | None
-
-
-class JobsWatch:
-    """Looks at many jobs of a schema at once, over one connection that it keeps and replaces when it breaks.
-
-    One statement says which of them are live. Only into the others it looks one by one.
-
-    :param hook: the hook, used by nobody else meanwhile.
-    :param schema: the schema.
-    """
-
-    def __init__(self, hook: SnowMLHook, schema: SchemaName) -> None:
-        self.schema = schema
-        self._connection = KeptConnection(hook)
-
-    def look(self, waited: Collection[Waited]) -> dict[Waited, Observation | str]:
-        """What it saw of each, or why the look failed. Nothing is raised."""
-        seen: dict[Waited, Observation | str] = {}
-        try:
-            with self._connection.use() as hook:
-                names = [QualifiedName.parse(job.job_name).name.name for job in waited if job.job_name]
-                ours = f"{PREFIX}_"
-                prefix = ours if all(name.startswith(ours) for name in names) else ""
-                statuses = hook.list_jobs(self.schema, prefix) if names else {}
-                live = {
-                    job_identifier(self.schema, name).sql: status
-                    for name, status in statuses.items()
-                    if status not in ENDED
-                }
-                seen = {
-                    job: Observation(live[job.job_name]) if job.job_name in live else _look_into(hook, job)
-                    for job in waited
-                }
-                if seen and all(isinstance(one, str) for one in seen.values()):
-                    raise ConnectionError("no look succeeded")  # a new connection is worth a try
-                return seen
-        except Exception as error:  # whatever it is, each that waits counts it
-            return {job: seen.get(job, in_short(error)) for job in waited}
-
-    def close(self) -> None:
-        """Close its connection. What it looked at goes on."""
-        self._connection.close()
-
-
-def _look_into(hook: SnowMLHook, job: Waited) -> Observation | str:
-    """A job that cannot be looked into is no reason for the others to wait."""
-    name = QualifiedName.parse(job.job_name) if job.job_name else None
-    try:
-        return hook.observe_job(name, StageLocation.parse(job.output), job.query_id)
-    except StatementError as error:
-        return in_short(error)
 
 
 def is_over(verdict: Verdict) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Collection
 from email.utils import parsedate_to_datetime
 
 from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
 from airflow_provider_snowml.core.names import StageLocation, literal
-from airflow_provider_snowml.exceptions import ObjectNotFoundError
+from airflow_provider_snowml.exceptions import ObjectNotFoundError, StatementError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.hooks.watching import KeptConnection, in_short
+from airflow_provider_snowml.hooks.watching import KeptConnection, in_short, refusal
 
 
 def find_successes(hook: SnowMLHook, base: StageLocation) -> dict[str, float]:
@@ -22,6 +23,36 @@ def find_successes(hook: SnowMLHook, base: StageLocation) -> dict[str, float]:
             written = parsedate_to_datetime(str(row["last_modified"])).timestamp()
             found[f"{base.sql}{name}/"] = written
     return found
+
+
+def are_complete(hook: SnowMLHook, outputs: Collection[StageLocation]) -> dict[StageLocation, bool | str]:
+    """Whether ``_SUCCESS`` is in each output, by one listing per directory that they lie in.
+
+    The listing is of what starts like all of them: of the same task's jobs, that leaves out other tasks'.
+
+    :return: a text where the listing failed.
+    """
+    by_base: dict[StageLocation, list[StageLocation]] = {}
+    for output in outputs:
+        by_base.setdefault(_base_of(output), []).append(output)
+    found: dict[StageLocation, bool | str] = {}
+    for base, ours in by_base.items():
+        wanted = {output: f"{output.path}{SUCCESS_FILE}" for output in ours}
+        # By characters, not directories: a listing is of whatever starts so.
+        prefix = os.path.commonprefix([path.removeprefix(base.path) for path in wanted.values()])  # noqa: RUF071
+        pattern = f".*{SUCCESS_FILE}" if len(wanted) > 1 else None
+        try:
+            there = set(hook.files(base, prefix, pattern=pattern))
+        except StatementError as error:  # no reason for those in other directories to wait
+            found |= dict.fromkeys(ours, refusal(error))
+        else:
+            found |= {output: path in there for output, path in wanted.items()}
+    return found
+
+
+def _base_of(output: StageLocation) -> StageLocation:
+    above, slash, _ = output.path.rstrip("/").rpartition("/")
+    return StageLocation(output.stage, above + slash)
 
 
 class SuccessesWatch:

@@ -62,10 +62,19 @@ class SnowMLHook(SnowflakeHook):
     :param snowflake_conn_id: the Airflow connection.
     :param warehouse: overrides the connection's, like ``database``, ``schema`` and ``role``.
     :param query_tag: what the session's query tag says besides the running task.
+    :param connector_options: arguments of the connector that an Airflow connection cannot say, such as
+        ``network_timeout``.
     """
 
-    def __init__(self, *args: Any, query_tag: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        query_tag: Mapping[str, Any] | None = None,
+        connector_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.connector_options = dict(connector_options or {})
         if isinstance(self.database, str):
             refuse_personal_database(self.database)
         self._query_tag = dict(query_tag or {})
@@ -93,6 +102,9 @@ class SnowMLHook(SnowflakeHook):
             self._connection = None
             self._temporary_file_formats.clear()
             connection.close()
+
+    def _get_conn_params(self) -> dict[str, Any]:
+        return {**super()._get_conn_params(), **self.connector_options}
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -314,12 +326,14 @@ class SnowMLHook(SnowflakeHook):
                 f"{self.listing('SHOW COMPUTE POOLS')}."
             )
 
-    def files(self, location: StageLocation, prefix: str = "") -> list[str]:
+    def files(self, location: StageLocation, prefix: str = "", *, pattern: str | None = None) -> list[str]:
         """The paths, in the stage, of the files in a directory whose names start with a prefix.
 
+        :param pattern: a regular expression that their whole paths match as well.
         :raises ObjectNotFoundError: if there is no such stage.
         """
-        rows = self.rows(f"LIST {literal(location.sql + prefix)}")
+        matching = f" PATTERN = {literal(pattern)}" if pattern is not None else ""
+        rows = self.rows(f"LIST {literal(location.sql + prefix)}{matching}")
         return [str(row["name"]).split("/", 1)[1] for row in rows]
 
     def read_file(self, location: StageLocation, name: str) -> bytes | None:

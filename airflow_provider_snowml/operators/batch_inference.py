@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal, NoReturn
 
 from airflow.sdk import Context, conf
+from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from airflow_provider_snowml.core.batch_job import DONE, JobManifest
 from airflow_provider_snowml.core.batch_poller import ERROR_GRACE, Limits, Outcome, Poller, Verdict
@@ -21,6 +22,7 @@ from airflow_provider_snowml.exceptions import (
     BatchJobFailedError,
     BatchJobLostError,
     BatchJobOwnershipError,
+    BatchJobReplacedError,
     BatchJobStartTimeoutError,
     BatchJobTimeoutError,
     BatchOutputIncompleteError,
@@ -40,11 +42,18 @@ from airflow_provider_snowml.hooks.job_logs import JobLogs
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.links.snowsight import SnowsightQueryLink
 from airflow_provider_snowml.operators.base import SnowMLOperator, run_of
-from airflow_provider_snowml.operators.batch_submission import BatchState, Submission, plan, submit_or_attach
+from airflow_provider_snowml.operators.batch_submission import (
+    BatchState,
+    Submission,
+    followed,
+    plan,
+    submit_or_attach,
+)
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
 
 GRACE = 60.0
 LATE_END = 60.0  # seconds for the end of a job that took too long
+TRIGGERLESS = 600.0  # seconds over its time until a deferred task whose triggerer is gone is woken
 
 
 class SnowMLBatchInferenceOperator(SnowMLOperator):
@@ -98,7 +107,8 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     :param input_version: your name for the state of the input's rows, such as a snapshot's id. It is part of
         what makes work the same, besides the model, version, function, input, parameters and output.
     :param on_conflict: what to do about a live job of another run of the same key: ``"fail"``; ``"wait"``
-        for its end, then go on; or ``"replace"`` to end it.
+        for its end, then go on; or ``"replace"`` to end it, and that run's task fails with
+        ``BatchJobReplacedError`` and is not retried.
     :param on_rerun: whether another run's finished result of the same work is used: ``"replace"`` (no, the
         rows may have changed) or ``"reuse"``.
     :param on_empty: what an input without rows means: ``"fail"``, ``"skip"``, or ``"replace"`` to give an
@@ -112,8 +122,10 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
     :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
         left out.
     :param poll_interval: seconds between polls.
-    :param timeout: seconds that a try waits until the job is cancelled and the task fails.
-    :param start_timeout: seconds for the image to be built and the job to run.
+    :param timeout: seconds from the job's submit until it is cancelled and the task fails. A retry that
+        attaches to the job does not start anew. Airflow's ``execution_timeout`` counts for each try, and
+        cancels the job too, also while the task is deferred.
+    :param start_timeout: seconds from the submit for the image to be built and the job to run.
     :param cancel_on_kill: whether killing the task cancels the job. The job is kept, with its logs.
     :param stream_logs: whether the lines that the job's containers print are shown in the task's log: as they
         come, or after a deferred wait. It costs a poll two statements more.
@@ -257,7 +269,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
                 job = QualifiedName.parse(manifest.job_name)
                 status = hook.job_status(job) if manifest.input_rows != 0 else DONE
                 return self._result(manifest, status, context)
-        verdict = self._wait(submission)
+        verdict = self._wait(submission, context)
         if submission.is_in_the_way:
             return self._after_the_other(verdict, context)
         return self._complete(hook, verdict, manifest, submission.query_id, context)
@@ -268,12 +280,10 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         self.log.info("The plan; nothing was started:\n%s", "\n".join(lines))
         return planned
 
-    def _wait(self, submission: Submission) -> Verdict:
+    def _wait(self, submission: Submission, context: Context) -> Verdict:
         """Until the job has ended, here or in the triggerer."""
         manifest = submission.manifest
-        limits = self._limits()
-        if submission.is_in_the_way:
-            limits = replace(limits, start_deadline=None)
+        limits = self._limits(submission, context)
         watch = JobWatch(
             self.get_hook(),
             Poller(limits),
@@ -320,8 +330,21 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             ),
             method_name="execute_complete" if ours else "execute_after_the_other",
             # The trigger keeps the time itself; this is for a trigger that can't.
-            timeout=timedelta(seconds=self.timeout + 600),
+            timeout=timedelta(seconds=max(0.0, (limits.deadline or 0.0) - time.time()) + TRIGGERLESS),
         )
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As Airflow does; but a job that no triggerer has looked at in time is cancelled."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            hook = self.get_hook()
+            with hook.open_connection():
+                manifest = followed(self, hook, context)
+                if manifest is None:  # it waited for another run's job
+                    raise
+                late = Verdict(Outcome.TIMEOUT, "it took longer than allowed, and no triggerer looked at it")
+                raise self._error(hook, late, manifest, manifest.query_id) from error
 
     def execute_after_the_other(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Resume after another run's job has ended."""
@@ -367,15 +390,21 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
 
     # -- wait and finish --------------------------------------------------------------------------------
 
-    def _limits(self) -> Limits:
+    def _limits(self, submission: Submission, context: Context) -> Limits:
+        """A job has its time from its submit, whichever try waits for it; another run's gets ours."""
         now = time.time()
-        timeout = self.timeout
-        if self.execution_timeout is not None:
-            # Airflow does not watch it while the task is deferred.
-            timeout = min(timeout, self.execution_timeout.total_seconds())
+        ours = not submission.is_in_the_way
+        since = submission.manifest.submitted_at if ours else None
+        since = since if since is not None else now
+        deadline = since + self.timeout
+        if self.execution_timeout is not None and self.deferrable:
+            # A try has it from its start. Airflow watches it in a worker only, and anew after each deferral.
+            started = context["ti"].start_date
+            try_since = started.timestamp() if started is not None else now
+            deadline = min(deadline, try_since + self.execution_timeout.total_seconds())
         return Limits(
-            start_deadline=now + self.start_timeout,
-            deadline=now + timeout,
+            start_deadline=since + self.start_timeout if ours else None,
+            deadline=deadline,
             grace=GRACE,
             error_grace=ERROR_GRACE,
         )
@@ -409,6 +438,10 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         message = f"Batch job {job} ({manifest.model} {manifest.version}): {verdict.detail}."
         if verdict.outcome is Outcome.POLL_ERRORS:
             return PollingError(message)
+        if verdict.outcome in (Outcome.FAILED, Outcome.CANCELLED, Outcome.LOST):
+            there = manifest_of_output(hook, StageLocation.parse(manifest.output_location))
+            if there is not None and (other := there.replaced.get(str(manifest.run))):
+                return BatchJobReplacedError(f"{message} Run {other} of the same key has replaced it.")
         if verdict.outcome is Outcome.LOST:
             return BatchJobLostError(message)
         if verdict.outcome in (Outcome.TIMEOUT, Outcome.START_TIMEOUT):

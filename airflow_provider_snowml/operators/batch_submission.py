@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageL
 from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     BatchJobOwnershipError,
+    BatchJobReplacedError,
     ObjectExistsError,
     RowCountError,
 )
@@ -157,10 +158,14 @@ def submit_or_attach(
         return _submit(hook, work, old, state, on_live)
     if decision.action is Action.REPLACE:
         assert old is not None
+        if old.run_id != found.run.run_id:
+            # Told before its end: that run must not take it for a failure, come back, and end ours in turn.
+            old = old.replaced_by(found.run)
+            write_manifest(hook, work.statement.output_location, old)
         job = QualifiedName.parse(old.job_name)
         end_job(hook, job, old.query_id, submitted_at=old.submitted_at)
     state.forget(found.job.sql)
-    manifest = _prepare(task, hook, found)
+    manifest = _prepare(task, hook, found, old.replaced if old is not None else {})
     if manifest.input_rows == 0:
         return _write_empty_result(hook, manifest)
     return _submit(hook, work, manifest, state, on_live)
@@ -202,6 +207,7 @@ def look(
 
     :raises BatchJobOwnershipError: if somebody else's job bears our name.
     :raises BatchJobConflictError: if another run's job is in the way.
+    :raises BatchJobReplacedError: if another run has ended this run's job.
     """
     check_arguments(task)
     owner, run = owner_of(context), run_of(context)
@@ -228,9 +234,21 @@ def look(
     job = job_identifier(schema, owner.job_name(decision.attempt))
     if decision.action is Action.FOREIGN:
         raise BatchJobOwnershipError(f"Job {job} would be {owner}'s, and is not: {decision.reason}.")
+    if decision.action is Action.REPLACED:
+        raise BatchJobReplacedError(f"{owner}: {decision.reason}.")
     if decision.action is Action.CONFLICT:
         raise BatchJobConflictError(f"Job {job} of {owner} is in the way: {decision.reason}.")
     return Situation(owner, run, latest, work, job, decision)
+
+
+def followed(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, context: Context) -> JobManifest | None:
+    """The job that an earlier process of this try followed, if it is this run's own."""
+    schema = hook.default_schema()
+    output = StageLocation.parse(task.output_stage_location, schema, what="output_stage_location")
+    attempts = find_attempts(hook, owner_of(context), schema, output)
+    latest = _as_remembered(hook, attempts, BatchState(context))
+    manifest = latest.manifest if latest is not None else None
+    return manifest if manifest is not None and manifest.run == run_of(context) else None
 
 
 def _as_remembered(hook: SnowMLHook, attempts: list[Attempt], state: BatchState) -> Attempt | None:
@@ -276,7 +294,9 @@ def _pinned_version(
     return None
 
 
-def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situation) -> JobManifest:
+def _prepare(
+    task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situation, replaced: Mapping[str, str]
+) -> JobManifest:
     """Write the input, then the manifest: where there is a manifest, the input is complete."""
     work, job = found.work, found.job
     statement = work.statement
@@ -309,7 +329,8 @@ def _prepare(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, found: Situat
         output_location=output.sql,
         input_rows=rows,
         keeps_row_count=work.function.keeps_row_count and task.row_count_check == "equal",
-        submitted_at=time.time() if rows == 0 else None,
+        submitted_at=time.time(),
+        replaced=replaced,
     )
     claim(hook, statement.output_location, manifest)
     return manifest

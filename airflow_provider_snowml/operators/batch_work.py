@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_snowml.core.batch_job import fingerprint
-from airflow_provider_snowml.core.batch_statement import BatchStatement
+from airflow_provider_snowml.core.batch_statement import BatchStatement, work_fingerprint
 from airflow_provider_snowml.core.model_ref import (
     ModelFunction,
     ModelVersionRef,
@@ -53,24 +52,11 @@ class Work:
     @property
     def fingerprint(self) -> str:
         """What would make the result different."""
-        statement = self.statement
-        if_given = {
-            "input_version": self.input_version,
-            "column_handling": statement.column_handling,
-            "partition_column": statement.partition_column,
-            "engine": statement.engine,
-            "engine_args_override": statement.engine_args_override,
-        }
-        return fingerprint(
-            {
-                "model": statement.model.sql,
-                "version": self.ref.version,
-                "function": statement.function,
-                "input": self.query if self.query is not None else statement.input_location.sql,
-                "params": dict(statement.inference_params or {}),
-                "output": statement.output_location.sql,
-                **{name: value for name, value in if_given.items() if value},
-            }
+        return work_fingerprint(
+            self.statement,
+            version=self.ref.version,
+            input_query=self.query,
+            input_version=self.input_version,
         )
 
 

@@ -24,7 +24,7 @@ from airflow_provider_snowml.exceptions import (
 )
 from airflow_provider_snowml.hooks.batch_jobs import log_tail, own_directory
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.hooks.watching import in_short
+from airflow_provider_snowml.hooks.watching import TIMEOUTS, in_short
 from airflow_provider_snowml.operators.base import as_text, run_of
 from airflow_provider_snowml.triggers.inference import UNRESOLVED, SnowMLBatchJobTrigger
 
@@ -176,7 +176,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
                 path_only=self.job_name is None,
                 memory=self._memory(context),
             )
-        hook = SnowMLHook(**self._hook_arguments())
+        hook = SnowMLHook(**self._hook_arguments(), connector_options=TIMEOUTS)
         job = QualifiedName.parse(self.job_name) if self.job_name else None
         try:
             seen = hook.observe_job(job, StageLocation.parse(self.job_output_location))

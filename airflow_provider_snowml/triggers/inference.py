@@ -13,13 +13,12 @@ from airflow_provider_snowml.core.batch_poller import Limits, Outcome, Poller, V
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.batch_jobs import (
-    JobsWatch,
-    Waited,
     is_over,
     judge,
     kill_job,
     own_directory,
 )
+from airflow_provider_snowml.hooks.jobs_watch import JobsWatch, Waited
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
@@ -32,7 +31,7 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
     """Wait until a batch job has ended, by the same judgement as the worker; many share one poll.
 
     Those with the same hook arguments, schema and poll interval share a connection, on which each poll lists
-    the schema's jobs once and looks into those that are not (or no longer) live. It yields one event:
+    the schema's jobs once, and once the directory of outputs that may be complete. It yields one event:
     ``{"outcome", "detail", "status", "job_name", "job_output_location", "query_id"}`` (see
     :class:`~airflow_provider_snowml.core.batch_poller.Verdict`).
 

@@ -176,6 +176,17 @@ def test_timeouts() -> None:
     assert outcomes(Poller(limits), (200, Observation("DONE", True))) == [Outcome.SUCCEEDED]
 
 
+def test_a_late_look_that_fails_does_not_say_that_the_job_is_late() -> None:
+    """Whoever attaches to a job that has had its time may find that it ended well."""
+    limits = Limits(start_deadline=10, deadline=100, max_errors=5)
+    assert outcomes(Poller(limits), (200, "e"), (201, Observation("DONE", True))) == [
+        Outcome.WAIT,
+        Outcome.SUCCEEDED,
+    ]
+    assert outcomes(Poller(limits), (20, "e"), (21, Observation("RUNNING"))) == [Outcome.WAIT] * 2
+    assert outcomes(Poller(limits), (5, Observation("PENDING")), (20, "e")) == [Outcome.WAIT] * 2
+
+
 def test_path_alone_ignores_every_status_and_start() -> None:
     poller = Poller(Limits(start_deadline=0, deadline=100, grace=1), path_only=True)
     assert outcomes(poller, (5, Observation()), (50, Observation()), (60, Observation(success=True))) == [

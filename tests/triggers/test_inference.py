@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -9,12 +10,16 @@ import pytest
 from airflow.triggers.shared_stream import SharedStreamManager
 
 from airflow_provider_snowml.core.batch_poller import Limits
-from airflow_provider_snowml.core.names import StageLocation
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import InsufficientPrivilegesError
+from airflow_provider_snowml.hooks import jobs_watch, watching
+from airflow_provider_snowml.hooks.batch_jobs import cancel_build
+from airflow_provider_snowml.hooks.jobs_watch import JobsWatch
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.local.launch import LocalSnowflake
 from airflow_provider_snowml.triggers import shared_poll
 from airflow_provider_snowml.triggers.inference import SnowMLBatchJobTrigger
+from benchmarks.counting import connection_of
 
 
 def trigger(job: str | None, location: str, **arguments: Any) -> SnowMLBatchJobTrigger:
@@ -40,16 +45,20 @@ async def first_event(task: SnowMLBatchJobTrigger) -> dict[str, Any]:
     raise AssertionError("no event")
 
 
-def start(scoring, name: str, seconds: float) -> tuple[str, str]:
-    hook = scoring.hook()
-    location = f"@{scoring.schema}.ST/triggered"
-    hook.rows(
-        f"EXECUTE INFERENCE JOB SERVICE IN COMPUTE POOL {scoring.pool} WITH SPECIFICATION "
-        f"'output:\n  stage_location: \\'{location}/\\'\n' FROM (SELECT {seconds}::FLOAT AS F1) "
-        f"MODEL = {scoring.schema}.SLOW VERSION = V1 FUNCTION = 'predict' NAME = {scoring.schema}.{name} "
-        "ASYNC = TRUE"
+def statement(scoring, name: str, seconds: float, *, pool: str | None = None, build: bool = False) -> str:
+    image = "image_build:\n  force_rebuild: true\n" if build else ""
+    return (
+        f"EXECUTE INFERENCE JOB SERVICE IN COMPUTE POOL {pool or scoring.pool} WITH SPECIFICATION "
+        f"'output:\n  stage_location: \\'@{scoring.schema}.ST/triggered/\\'\n{image}' "
+        f"FROM (SELECT {seconds}::FLOAT AS F1) MODEL = {scoring.schema}.SLOW VERSION = V1 "
+        f"FUNCTION = 'predict' NAME = {name} ASYNC = TRUE"
     )
-    return f"{scoring.schema}.{name}", f"{location}/{name}/"
+
+
+def start(scoring, name: str, seconds: float) -> tuple[str, str]:
+    job = f"{scoring.schema}.{name}"
+    scoring.hook().rows(statement(scoring, job, seconds))
+    return job, f"@{scoring.schema}.ST/triggered/{name}/"
 
 
 def test_it_travels_whole(scoring) -> None:
@@ -119,24 +128,24 @@ async def together(*triggers: SnowMLBatchJobTrigger) -> list[dict[str, Any]]:
 
 
 def test_many_share_one_poll(scoring, monkeypatch) -> None:
-    logins, looked_into = [], []
-    connect, observe = SnowMLHook.get_conn, SnowMLHook.observe_job
+    logins, looked_for = [], []
+    connect, status = SnowMLHook.get_conn, SnowMLHook.job_status
 
-    def counted(self: SnowMLHook, job: Any, *arguments: Any) -> Any:
-        looked_into.append(job.name.name)
+    def counted(self: SnowMLHook, job: Any) -> Any:
+        looked_for.append(job.name.name)
         if job.name.name == "SNOWML_FORBIDDEN":
-            raise InsufficientPrivilegesError("not yours")
-        return observe(self, job, *arguments)
+            raise InsufficientPrivilegesError("not yours", query_id="a-query")
+        return status(self, job)
 
     quick = start(scoring, "SNOWML_QUICK", 1)
     slow = start(scoring, "SNOWML_LONGER", 4)
     bad = start(scoring, "SNOWML_BROKEN", -1)
-    stranger = start(scoring, "STRANGER", 1)  # a name that is not ours is looked into one by one
+    stranger = start(scoring, "STRANGER", 1)
     missing, forbidden = (
         (f"{scoring.schema}.SNOWML_{what}", f"@{scoring.schema}.ST/triggered/SNOWML_{what}/")
         for what in ("MISSING", "FORBIDDEN")
     )
-    monkeypatch.setattr(SnowMLHook, "observe_job", counted)
+    monkeypatch.setattr(SnowMLHook, "job_status", counted)
     monkeypatch.setattr(SnowMLHook, "get_conn", lambda self: logins.append(1) or connect(self))
     jobs = [quick, quick, slow, bad, stranger, missing, forbidden]
     tasks = [trigger(job, location, poll_interval=0.3) for job, location in jobs]
@@ -147,7 +156,7 @@ def test_many_share_one_poll(scoring, monkeypatch) -> None:
     assert [event["outcome"] for event in events] == outcomes
     assert "not yours" in events[-1]["detail"]
     assert len(logins) == 1
-    assert looked_into.count("SNOWML_LONGER") <= 3  # not while it is live
+    assert {*looked_for} == {"SNOWML_MISSING", "SNOWML_FORBIDDEN"}  # the others are listed
     assert not shared_poll._waiting
 
 
@@ -161,12 +170,107 @@ def bad_day(local_snowflake):
 @pytest.mark.parametrize("kind", ["expire_session", "drop_request", "refuse"])
 def test_a_shared_poll_survives_what_befalls_its_connection(scoring, bad_day, kind) -> None:
     waited = [start(scoring, f"SNOWML_{kind}_{n}".upper(), 2) for n in range(2)]
-    bad_day.fault(kind, statement="^SHOW JOB SERVICES", skip=1, times=2)
+    bad_day.fault(kind, statement="^SHOW JOB SERVICES", times=2)
     limits = asdict(Limits(grace=5, max_errors=8))
     events = asyncio.run(together(*(trigger(*one, limits=limits, poll_interval=0.3) for one in waited)))
     assert [event["outcome"] for event in events] == ["succeeded"] * 2
     (fault,) = bad_day.faults()
     assert fault["seen"] > 1
+
+
+@pytest.fixture
+def rounds(bad_day, scoring, monkeypatch):
+    """Counts the looks of polls over the connection ``poller``, and what they ask for, by its beginning."""
+    monkeypatch.setenv("AIRFLOW_CONN_POLLER", connection_of(bad_day, "POLLER", scoring.name))
+    looks: list[int] = []
+    real = JobsWatch.look
+    monkeypatch.setattr(JobsWatch, "look", lambda *it: looks.append(1) or real(*it))
+    bad_day.fault("note", user="POLLER", times=10**6)
+
+    def read() -> tuple[int, Counter[str]]:
+        (note,) = bad_day.faults()
+        kinds = ("SHOW JOB SERVICES", "LIST", "DESCRIBE", "GET /monitoring/queries/")
+        found = Counter(
+            next((kind for kind in kinds if text.startswith(kind)), text)
+            for text in note["requests"]
+            if "/session" not in text and "/login" not in text
+        )
+        return len(looks), found
+
+    return read
+
+
+def test_waits_for_paths_in_one_directory_are_one_listing(scoring, rounds) -> None:
+    hook, polled = scoring.hook(), {"hook_arguments": {"snowflake_conn_id": "poller"}, "poll_interval": 0.5}
+    base = StageLocation.parse(f"@{scoring.schema}.ST/many_paths")
+    outputs = [base / f"JOB_{n}" for n in range(20)]
+
+    async def live() -> tuple[list[dict[str, Any]], tuple[int, Counter[str]]]:
+        events = asyncio.create_task(together(*(trigger(None, one.sql, **polled) for one in outputs)))
+        while rounds()[0] < 3:
+            await asyncio.sleep(0.2)
+        await asyncio.to_thread(finish)
+        return await events, rounds()
+
+    def finish() -> None:
+        with hook.open_connection():
+            for output in outputs:
+                hook.write_file(output, "_SUCCESS", b"")
+
+    events, (looks, requests) = asyncio.run(live())
+    assert [event["outcome"] for event in events] == ["succeeded"] * 20
+    assert requests == {"LIST": looks}
+
+
+def test_waits_for_images_are_one_listing_and_some_looks_at_statements(scoring, rounds, monkeypatch) -> None:
+    """No statement asks after statements, and no more than a few requests."""
+    monkeypatch.setattr(jobs_watch, "STATEMENTS_PER_LOOK", 7)
+    hook, polled = scoring.hook(), {"hook_arguments": {"snowflake_conn_id": "poller"}, "poll_interval": 0.5}
+    names = [f"{scoring.schema}.SNOWML_BUILDING_{n}" for n in range(20)]
+    with hook.open_connection():
+        hook.rows(
+            "CREATE COMPUTE POOL IF NOT EXISTS SLEEPING_POOL MIN_NODES = 1 MAX_NODES = 1 "
+            "INSTANCE_FAMILY = CPU_X64_XS AUTO_RESUME = FALSE INITIALLY_SUSPENDED = TRUE"
+        )
+        sent = [hook.submit(statement(scoring, name, 0, pool="SLEEPING_POOL", build=True)) for name in names]
+    waits = [
+        trigger(name, f"@{scoring.schema}.ST/triggered/{name}/", query_id=query_id, **polled)
+        for name, query_id in zip(names, sent, strict=True)
+    ]
+
+    async def live() -> tuple[list[dict[str, Any]], tuple[int, Counter[str]]]:
+        events = asyncio.create_task(together(*waits))
+        while rounds()[0] < 4:
+            await asyncio.sleep(0.2)
+        seen = rounds()
+        await asyncio.to_thread(end)
+        return await events, seen
+
+    def end() -> None:
+        with hook.open_connection():
+            for name, query_id in zip(names, sent, strict=True):
+                hook.cancel_statement(query_id)
+                cancel_build(hook, QualifiedName.parse(name), query_id)
+
+    events, (looks, requests) = asyncio.run(live())
+    assert [event["outcome"] for event in events] == ["failed"] * 20
+    assert requests.keys() == {"SHOW JOB SERVICES", "GET /monitoring/queries/"}
+    assert requests["SHOW JOB SERVICES"] <= looks
+    assert requests["GET /monitoring/queries/"] <= 7 * looks
+
+
+@pytest.mark.parametrize("asked", ["^SHOW JOB SERVICES", ""], ids=["statement", "whatever"])
+def test_a_network_that_hangs_does_not_hang_those_that_wait(scoring, bad_day, monkeypatch, asked) -> None:
+    """Requests that nobody answers are given up, while their connections stay open."""
+    monkeypatch.setattr(watching, "TIMEOUTS", {"login_timeout": 2, "network_timeout": 2, "socket_timeout": 1})
+    monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", connection_of(bad_day, "HUNG", scoring.name))
+    waited = [start(scoring, f"SNOWML_HUNG_{len(asked)}_{n}", 1) for n in range(2)]
+    bad_day.fault("hold", user="HUNG", statement=asked, times=4)
+    limits = asdict(Limits(grace=30, max_errors=20))
+    events = asyncio.run(together(*(trigger(*one, limits=limits, poll_interval=0.3) for one in waited)))
+    (fault,) = bad_day.faults()
+    assert fault["held"] and fault["seen"] > 4
+    assert [event["outcome"] for event in events] == ["succeeded"] * 2
 
 
 def test_a_shared_poll_survives_a_server_that_restarts(tmp_path, monkeypatch) -> None:
