@@ -40,6 +40,7 @@ REASONS = {
     # A batch job
     r"LIST '\S*_snowml_input/SNOWML\S*_A'": "the task's attempts, by their inputs",
     r"LIST '\S*_A'": "the task's attempts, by their outputs",
+    r"LIST '\S*' PATTERN": LOOK + "which of the outputs in a directory are complete",
     r"LIST '\S*_SUCCESS'": LOOK + "whether the output is complete",
     r"LIST ": "the files of the output",
     r"SHOW JOB SERVICES LIKE 'SNOWML_%'": LOOK + "all jobs of the schema, for all tasks that wait",

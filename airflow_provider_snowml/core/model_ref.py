@@ -15,6 +15,7 @@ from airflow_provider_snowml.exceptions import (
 )
 
 TABLE_FUNCTION = "TABLE_FUNCTION"
+ADAPTER = "peft_adapter"
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,14 @@ class ModelVersionRef:
     :param version: the version's resolved name, never an alias.
     :param functions: what can be called.
     :param supports_gpu: whether it was registered for GPUs, ``None`` if that is not known.
+    :param model_type: what snowflake-ml calls its kind, such as ``"sklearn"``; ``None`` if that is not known.
     """
 
     model: QualifiedName
     version: str
     functions: tuple[ModelFunction, ...] = ()
     supports_gpu: bool | None = None
+    model_type: str | None = None
 
     @property
     def version_sql(self) -> str:
@@ -130,6 +133,18 @@ def model_functions(spec: Mapping[str, Any], types: Mapping[str, str]) -> list[M
             )
         )
     return functions
+
+
+def refuse_adapter(ref: ModelVersionRef) -> None:
+    """Refuse a version that can't be run by itself.
+
+    :raises InvalidArgumentError: for a LoRA adapter, which snowflake-ml runs by its base model.
+    """
+    if ref.model_type == ADAPTER:
+        raise InvalidArgumentError(
+            f"{ref.model} version {ref.version} is a LoRA adapter, which only runs with its base model. That "
+            "is not supported here: use snowflake-ml's run_batch for it, or another version."
+        )
 
 
 def supports_gpu(spec: Mapping[str, Any]) -> bool | None:

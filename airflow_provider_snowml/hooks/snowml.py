@@ -273,7 +273,8 @@ class SnowMLHook(SnowflakeHook):
             row["name"]: TABLE_FUNCTION if "TABLE" in (row.get("return_type") or "") else "FUNCTION"
             for row in shown
         }
-        return ModelVersionRef(model, version, tuple(model_functions(spec, types)), supports_gpu(spec))
+        functions = tuple(model_functions(spec, types))
+        return ModelVersionRef(model, version, functions, supports_gpu(spec), spec.get("model_type"))
 
     def _model(self, model: QualifiedName | str) -> QualifiedName:
         if isinstance(model, QualifiedName):

@@ -12,6 +12,7 @@ from airflow_provider_snowml.core.model_ref import (
     ModelVersionRef,
     check_columns,
     check_partition_column,
+    refuse_adapter,
 )
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.core.service_deployment import check_requests
@@ -105,6 +106,7 @@ def resolve(
     pool = Identifier.parse(task.compute_pool, what="compute pool")
     hook.check_compute_pool(pool)
     ref = hook.resolve_version(model, Identifier.of(pinned).sql if pinned else task.version_name)
+    refuse_adapter(ref)
     function = ref.function(task.function_name)
     query, staged, columns = None, output, None
     if source == "input_stage_location":

@@ -96,6 +96,8 @@ def test_run_key_prefers_partition_then_interval_then_run() -> None:
 
 def test_manifest_survives_its_file_and_anything_else_is_none() -> None:
     assert JobManifest.from_json(MANIFEST.to_json().encode()) == MANIFEST
+    replaced = MANIFEST.replaced_by(RunRef("other"))
+    assert JobManifest.from_json(replaced.to_json()) == replaced
     for text in (b"", b"{}", b"[1]", b"\xff", b"null"):
         assert JobManifest.from_json(text) is None
 
@@ -125,27 +127,30 @@ OTHER = RunRef("backfill__2013-06-01")
 #   reuse          of another run, with on_rerun="reuse"; reuse.changed: for other work
 #   foreign        of another task
 #   none           there is no manifest
+#   out            of a run whose job another run has ended, or is about to
 #
 # A1 attach to it; S2 submit the next attempt; S1 the same one again, from its input on; R1 submit it from the
-# input that is there; X2 end it, then submit the next one; W1 wait for its end; C1 conflict; F1 not ours.
-ACTIONS = dict(zip("SRAXWCF", (SUBMIT, RESUBMIT, ATTACH, REPLACE, WAIT, CONFLICT, FOREIGN), strict=True))
+# input that is there; X2 end it, then submit the next one; W1 wait for its end; C1 conflict; F1 not ours; E1
+# stay away.
+ALL = (SUBMIT, RESUBMIT, ATTACH, REPLACE, WAIT, CONFLICT, FOREIGN, Action.REPLACED)
+ACTIONS = dict(zip("SRAXWCFE", ALL, strict=True))
 TABLE = """
-                      retry changed cleared stale r.fail r.wait r.replace reuse reuse.changed foreign none
-PENDING               A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
-RUNNING               A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
-SUSPENDING            A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
-SUSPENDED             A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
-DELETING              X2    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
-NEVER_SEEN_BEFORE     A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
-CANCELLING            X2    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1
-DONE                  A1    S2      S2      C1    S2     S2     S2        A1    S2            F1      S2
-FAILED                S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2
-INTERNAL_ERROR        S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2
-CANCELLED             S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2
-DELETED               S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2
-not_found             R1    S2      S2      C1    S2     S2     S2        S2    S2            F1      S1
-not_found+output      S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2
-not_found+_SUCCESS    A1    S2      S2      C1    S2     S2     S2        A1    S2            F1      S2
+                      retry changed cleared stale r.fail r.wait r.replace reuse reuse.changed foreign none out
+PENDING               A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1   E1
+RUNNING               A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1   E1
+SUSPENDING            A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1   E1
+SUSPENDED             A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1   E1
+DELETING              X2    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1   E1
+NEVER_SEEN_BEFORE     A1    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1   E1
+CANCELLING            X2    X2      X2      C1    C1     W1     X2        C1    C1            F1      F1   E1
+DONE                  A1    S2      S2      C1    S2     S2     S2        A1    S2            F1      S2   E1
+FAILED                S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2   E1
+INTERNAL_ERROR        S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2   E1
+CANCELLED             S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2   E1
+DELETED               S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2   E1
+not_found             R1    S2      S2      C1    S2     S2     S2        S2    S2            F1      S1   E1
+not_found+output      S2    S2      S2      C1    S2     S2     S2        S2    S2            F1      S2   E1
+not_found+_SUCCESS    A1    S2      S2      C1    S2     S2     S2        A1    S2            F1      S2   E1
 """
 COLUMNS: dict[str, tuple[JobManifest | None, dict[str, Any]]] = {
     "retry": (MANIFEST, {}),
@@ -159,6 +164,7 @@ COLUMNS: dict[str, tuple[JobManifest | None, dict[str, Any]]] = {
     "reuse.changed": (MANIFEST, {"run": OTHER, "on_rerun": "reuse", "work": "other"}),
     "foreign": (replace(MANIFEST, task_id="another"), {}),
     "none": (None, {}),
+    "out": (MANIFEST.replaced_by(OTHER), {"on_conflict": "replace"}),
 }
 HEAD, *ROWS = (line.split() for line in TABLE.strip().splitlines())
 CELLS = [(row[0], column, cell) for row in ROWS for column, cell in zip(HEAD, row[1:], strict=True)]
@@ -185,6 +191,20 @@ def test_the_table_is_whole() -> None:
 
 def test_first_attempt() -> None:
     assert decided() == (SUBMIT, 1)
+
+
+def test_of_two_runs_that_replace_each_other_the_first_stays_away_until_it_is_cleared() -> None:
+    """It finds the other's job, or its own that is about to be ended; in later attempts it is remembered."""
+    ended = MANIFEST.replaced_by(OTHER)
+    others = replace(MANIFEST, run_id=OTHER.run_id, attempt=2, replaced=ended.replaced)
+    both = {"on_conflict": "replace"}
+    assert decided(Attempt(2, "RUNNING", others), run=RUN, **both)[0] is Action.REPLACED
+    assert decided(Attempt(2, "DONE", others), run=RUN, **both)[0] is Action.REPLACED
+    assert decided(Attempt(2, "RUNNING", others), run=OTHER, **both) == (ATTACH, 2)
+    assert decided(Attempt(2, "RUNNING", others), run=CLEARED, **both) == (REPLACE, 3)
+    back = replace(MANIFEST, clear_number=1, attempt=3, replaced=others.replaced_by(CLEARED).replaced)
+    assert decided(Attempt(3, "RUNNING", back), run=OTHER, **both)[0] is Action.REPLACED
+    assert decided(Attempt(3, "RUNNING", back), run=CLEARED, **both) == (ATTACH, 3)
 
 
 def test_the_latest_attempt_decides() -> None:

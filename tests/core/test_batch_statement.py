@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import yaml
 
-from airflow_provider_snowml.core.batch_statement import BatchStatement
+from airflow_provider_snowml.core.batch_statement import BatchStatement, work_fingerprint
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
 
 BASE: dict[str, Any] = {
@@ -105,3 +106,59 @@ def test_backslashes_reach_the_model_as_written() -> None:
         text += body[i]
         i += 1
     assert yaml.safe_load(text)["input"]["params"] == pattern
+
+
+SAME = {"version": "V1", "input_query": None, "input_version": None}
+# Where a job runs, how fast and from which image makes no other work; nor does a name, or what a retry is to
+# do about files in its own directory.
+NO_OTHER_WORK = {
+    "name": QualifiedName.parse("db.sc.j2"),
+    "compute_pool": Identifier.parse("other"),
+    "version": '"V1"',
+    "save_mode": "overwrite",
+    "cpu_requests": "2",
+    "memory_requests": "8Gi",
+    "gpu_requests": "1",
+    "num_workers": 4,
+    "max_batch_rows": 1000,
+    "image_repo": "db.sc.repo",
+    "force_rebuild": True,
+    "replicas": 2,
+}
+OTHER_WORK = {
+    "model": QualifiedName.parse("db.sc.other"),
+    "function": "predict_proba",
+    "input_location": StageLocation.parse("@db.sc.st/other"),
+    "output_location": StageLocation.parse("@db.sc.st/other"),
+    "inference_params": {"temperature": 0.7},
+    "column_handling": {"PHOTO": {"input_format": "full_stage_path", "convert_to": "base64"}},
+    "partition_column": "CARRIER",
+    "engine": "VLLM",
+    "engine_args_override": ["--seed=1"],
+}
+
+
+def test_every_field_is_other_work_or_is_not() -> None:
+    plain = BatchStatement(**BASE)
+    assert {field.name for field in fields(plain)} == NO_OTHER_WORK.keys() | OTHER_WORK.keys()
+    mark = work_fingerprint(plain, **SAME)
+    assert {
+        work_fingerprint(replace(plain, **{one: NO_OTHER_WORK[one]}), **SAME) for one in NO_OTHER_WORK
+    } == {mark}
+    others = {work_fingerprint(replace(plain, **{one: OTHER_WORK[one]}), **SAME) for one in OTHER_WORK}
+    others |= {
+        work_fingerprint(plain, **{**SAME, **given})
+        for given in ({"version": "V2"}, {"input_query": "SELECT 1"}, {"input_version": "snapshot 1"})
+    }
+    assert len(others | {mark}) == len(OTHER_WORK) + 4
+
+
+def test_the_fingerprint_of_a_query_does_not_depend_on_where_its_rows_are_copied_to() -> None:
+    query = {**SAME, "input_query": "SELECT 1"}
+    elsewhere = BatchStatement(**{**BASE, "input_location": OTHER_WORK["input_location"]})
+    assert work_fingerprint(elsewhere, **query) == work_fingerprint(BatchStatement(**BASE), **query)
+
+
+def test_the_fingerprint_is_that_of_the_manifests_that_are_there() -> None:
+    """Another one would have every task that is running start its job once more."""
+    assert work_fingerprint(BatchStatement(**BASE), **SAME) == "f5cff0295a46c2466512110ccdc3cef0"

@@ -15,7 +15,9 @@ DEFERRABLE = {
     "worker_killed": False,
     "cleared_running": False,
     "marked_failed": False,
+    "marked_success": False,
     "cleared_deferred": True,
+    "marked_success_deferred": True,
     "triggerer_killed": True,
     "airflow_killed": True,
 }

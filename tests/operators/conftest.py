@@ -3,6 +3,7 @@
 # No postponed annotations here: CustomModel reads those of its methods.
 # ruff: noqa: I002, RUF013
 import copy
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,10 +34,16 @@ def task_context():
         clear_number: int = 0,
         partition_key: str | None = "2013-06-01",
         store: StateStore | None = None,
+        started: datetime | None = None,
     ) -> dict[str, Any]:
         return {
             "ti": SimpleNamespace(
-                dag_id="bad_day", task_id=task_id, run_id=run_id, map_index=-1, try_number=1
+                dag_id="bad_day",
+                task_id=task_id,
+                run_id=run_id,
+                map_index=-1,
+                try_number=1,
+                start_date=started or datetime.now(UTC),
             ),
             "dag_run": SimpleNamespace(clear_number=clear_number, run_type="scheduled"),
             "partition_key": partition_key,

@@ -114,8 +114,13 @@ def days(scoring_schema, local_snowflake, tmp_path_factory) -> Iterator[Days]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "SNOWML_TEST_PIDS": str(pids),
     }
-    deferred = {"cleared_deferred", "triggerer_killed", "airflow_killed"}
-    names = {"worker_killed", "cleared_running", "marked_failed", *deferred}
+    marked = {
+        "marked_failed": "failed",
+        "marked_success": "success",
+        "marked_success_deferred": "success",
+    }
+    deferred = {"cleared_deferred", "marked_success_deferred", "triggerer_killed", "airflow_killed"}
+    names = {"worker_killed", "cleared_running", *marked, *deferred}
     with (
         pytest.MonkeyPatch.context() as patch,
         airflow(home, dags, parallelism=6, environment=environment) as running,
@@ -134,8 +139,11 @@ def days(scoring_schema, local_snowflake, tmp_path_factory) -> Iterator[Days]:
         os.kill(found.latest_pid("worker_killed"), signal.SIGKILL)
         found.clear("cleared_running")
         found.clear("cleared_deferred")
-        path = f"dags/marked_failed/dagRuns/{found.runs['marked_failed']}/taskInstances/score"
-        found.ask(running.patch, path, {"new_state": "failed"})
+        for name, state in marked.items():
+            path = f"dags/{name}/dagRuns/{found.runs[name]}/taskInstances/score"
+            found.ask(running.patch, path, {"new_state": state})
+        # The job of a deferred task is ended by its triggerer, which is killed next.
+        found.wait_for(lambda: found.jobs("marked_success_deferred") == {"A1": "CANCELLED"}, "CANCELLED")
         running.kill("triggerer")
         running.start("triggerer")
         for name in sorted(names - {"airflow_killed"}):
@@ -172,6 +180,13 @@ def test_a_deferred_task_that_is_cleared_ends_its_job_and_its_late_kill_ends_no_
 def test_a_running_task_that_is_marked_failed_ends_its_job(days) -> None:
     assert days.ended("marked_failed")["state"] == "failed"
     days.wait_for(lambda: days.jobs("marked_failed") == {"A1": "CANCELLED"}, "CANCELLED")
+
+
+@pytest.mark.parametrize("name", ["marked_success", "marked_success_deferred"])
+def test_a_task_that_is_marked_success_needs_its_job_no_more(days, name) -> None:
+    """Airflow kills it, or its trigger, as if it were marked failed."""
+    assert days.ended(name)["state"] == "success"
+    days.wait_for(lambda: days.jobs(name) == {"A1": "CANCELLED"}, "CANCELLED")
 
 
 def test_a_triggerer_that_is_killed_leaves_its_jobs_to_the_next(days) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import yaml
 
-from airflow_provider_snowml.core.names import StageLocation
+from airflow_provider_snowml.core.model_ref import ModelVersionRef, refuse_adapter
+from airflow_provider_snowml.core.names import QualifiedName, StageLocation
+from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
 
 PHOTO = {"PHOTO": {"input_format": "full_stage_path", "convert_to": "base64"}}
@@ -158,19 +161,67 @@ def test_the_operator_sends_what_run_batch_sends(scoring, special_models, task_c
     assert ours == theirs
 
 
-def test_every_block_and_key_of_the_installed_sdk_has_an_argument() -> None:
-    """A newer SDK that sends more is noticed here; layout and adapters are known, and not sent."""
+# What becomes of each argument of ``run_batch``, and of each field of its specs: the operator's argument that
+# passes it, or why there is none.
+FIELDS = {
+    "X": "input_table or input_query, which the operator copies itself",
+    "input_stage_location": "input_stage_location",
+    "compute_pool": "compute_pool",
+    "function_name": "function_name",
+    "job_name": "made by the operator: the name is the lock",
+    "replicas": "replicas",
+    "async_": "always: the operator waits by itself",
+    "input_spec.params": "inference_params",
+    "input_spec.column_handling": "column_handling",
+    "input_spec.partition_column": "partition_column",
+    "input_spec.layout": "the SDK's own, for an X that it has copied by partitions; else the job does that",
+    "output_spec.stage_location": "output_stage_location",
+    "output_spec.mode": "save_mode",
+    "resources_spec.cpu_requests": "cpu_requests",
+    "resources_spec.memory_requests": "memory_requests",
+    "resources_spec.gpu_requests": "gpu_requests",
+    "inference_spec.num_workers": "num_workers",
+    "inference_spec.max_batch_rows": "max_batch_rows",
+    "inference_spec.adapters": "refused: a version that is a LoRA adapter, by name",
+    "inference_spec.engine_options.engine": "engine",
+    "inference_spec.engine_options.engine_args_override": "engine_args_override",
+    "image_build_spec.image_repo": "image_repo",
+    "image_build_spec.force_rebuild": "force_rebuild",
+}
+
+
+def test_what_becomes_of_each_field_of_the_installed_sdk() -> None:
+    """A newer SDK that takes more is noticed here."""
     from snowflake.ml.model import batch_inference as sdk
+    from snowflake.ml.model._client.model.model_version_impl import ModelVersion
     from snowflake.ml.model._client.service.inference_job_service_spec import _InternalInputSpec
 
-    keys = {
-        key
-        for spec in (
-            *(_InternalInputSpec, sdk.OutputSpec, sdk.ResourcesSpec),
-            *(sdk.InferenceSpec, sdk.EngineOptions, sdk.ImageBuildSpec),
-        )
-        for key in spec.model_fields
+    specs = {
+        "input_spec": _InternalInputSpec,  # the public one, and what only the SDK itself may set
+        "output_spec": sdk.OutputSpec,
+        "resources_spec": sdk.ResourcesSpec,
+        "inference_spec": sdk.InferenceSpec,
+        "inference_spec.engine_options": sdk.EngineOptions,
+        "image_build_spec": sdk.ImageBuildSpec,
     }
-    renamed = {"params": "inference_params", "stage_location": "output_stage_location", "mode": "save_mode"}
-    ours = {renamed.get(key, key) for key in keys} - {"engine_options"}
-    assert ours - set(SnowMLBatchInferenceOperator.template_fields) == {"force_rebuild", "layout", "adapters"}
+    arguments = inspect.signature(ModelVersion.run_batch).parameters.keys() - {"self"}
+    fields = {f"{spec}.{name}" for spec, kind in specs.items() for name in kind.model_fields}
+    assert arguments | fields == FIELDS.keys() | specs.keys()
+    ours = inspect.signature(SnowMLBatchInferenceOperator).parameters
+    passed = {what for what in FIELDS.values() if " " not in what}
+    assert passed <= ours.keys()
+    assert {"layout", "adapters", "job_name", "async_"}.isdisjoint(ours)
+
+
+def test_a_lora_adapter_is_refused_by_name() -> None:
+    """``run_batch`` runs its base model with it; the statement for that is not sent here."""
+    handlers = pytest.importorskip("snowflake.ml.model._packager.model_handlers.peft_adapter")
+    kind = handlers.PeftAdapterModelHandler.HANDLER_TYPE
+    adapter = ModelVersionRef(QualifiedName.parse("DB.SC.M"), "V1", model_type=kind)
+    with pytest.raises(InvalidArgumentError, match=r"DB\.SC\.M version V1 is a LoRA adapter"):
+        refuse_adapter(adapter)
+    refuse_adapter(replace(adapter, model_type="sklearn"))
+
+
+def test_the_kind_of_a_version_is_seen(scoring) -> None:
+    assert scoring.hook().resolve_version("M").model_type == "sklearn"

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -48,9 +42,6 @@ from airflow_provider_snowml.operators.inference import (
     SnowMLBatchInferenceOperator,
     SnowMLLoadPredictionsOperator,
 )
-
-# The program that a worker is, for tests that kill one.
-WORKER = Path(__file__).with_name("worker.py")
 
 
 def batch(task_id: str, **arguments: Any) -> SnowMLBatchInferenceOperator:
@@ -181,25 +172,6 @@ def test_a_retry_attaches_even_when_its_state_is_lost(scoring, task_context) -> 
     assert second["job_name"] == first["job_name"]
     assert second["output_rows"] == 1
     assert jobs(scoring, "retry") == {"A1": "DONE"}
-
-
-def start_worker(tmp_path: Path, **arguments: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "SNOWML_TEST_STORE": str(tmp_path / "store.json")}
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), json.dumps(arguments)], env=environment, start_new_session=True
-    )
-
-
-def test_a_killed_worker_leaves_one_job_that_the_retry_attaches_to(scoring, task_context, tmp_path) -> None:
-    arguments = {"task_id": "killed", "seconds": 8, "schema": scoring.name}
-    worker = start_worker(tmp_path, **arguments)
-    wait_for(lambda: jobs(scoring, "killed").get("A1") == "RUNNING", "the job running")
-    os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
-    assert jobs(scoring, "killed") == {"A1": "RUNNING"}
-    result = slow("killed", 8).execute(task_context("killed"))
-    assert (result["attempt"], result["output_rows"]) == (1, 1)
-    assert jobs(scoring, "killed") == {"A1": "DONE"}
 
 
 def test_a_crash_before_the_submit_resubmits_the_same_input(scoring, task_context, monkeypatch) -> None:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferred
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
+from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralError, TaskDeferred
 
 from airflow_provider_snowml.core.batch_poller import Statement
 from airflow_provider_snowml.core.names import QualifiedName, StageLocation
@@ -39,6 +41,7 @@ from airflow_provider_snowml.operators.batch_submission import STATE_KEY
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
 
 PROGRAM = Path(__file__).with_name("killed_dag.py")
+WORKER = Path(__file__).with_name("worker.py")
 SUPERVISOR_GRACE = 5  # seconds from SIGTERM to SIGKILL
 
 
@@ -55,6 +58,24 @@ def slow(task_id: str, seconds: float = 120, **arguments: Any) -> SnowMLBatchInf
             **arguments,
         },
     )
+
+
+def builds(scoring: Any) -> dict[str, str]:
+    """The image builds of the schema."""
+    hook = scoring.hook()
+    with hook.open_connection():
+        return hook.list_jobs(hook.default_schema(), "MODEL_BUILD_")
+
+
+def start_worker(store: Path, **arguments: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "SNOWML_TEST_STORE": str(store)}
+    program = [sys.executable, str(WORKER), json.dumps(arguments)]
+    return subprocess.Popen(program, env=environment, start_new_session=True)
+
+
+def kill(worker: subprocess.Popen[bytes]) -> None:
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
 
 
 def jobs(scoring: Any, prefix: str) -> dict[str, str]:
@@ -167,6 +188,62 @@ def test_a_time_out_while_the_statement_is_sent_leaves_no_job(scoring, task_cont
     assert set(jobs(scoring, "bad_day_overtaken").values()) <= {"CANCELLED"}
 
 
+@pytest.fixture
+def bad_day(local_snowflake):
+    """The local Snowflake; what is left of its faults is forgotten."""
+    yield local_snowflake
+    local_snowflake.clear_faults()
+
+
+def test_a_worker_that_is_killed_while_the_image_is_built_leaves_statement_and_build_to_the_retry(
+    scoring, task_context, bad_day, tmp_path
+) -> None:
+    before = builds(scoring).keys()
+    bad_day.fault("slow_job", job="^MODEL_BUILD_", seconds=12)
+    arguments = {"task_id": "died_building", "seconds": 0, "schema": scoring.name, "force_rebuild": True}
+    worker = start_worker(tmp_path / "store.json", **arguments)
+    try:
+        wait_for(lambda: "RUNNING" in new_builds(scoring, before).values(), "the build running")
+    finally:
+        kill(worker)
+    assert jobs(scoring, "bad_day_died_building") == {}
+    result = slow("died_building", 0, force_rebuild=True).execute(task_context("died_building"))
+    assert (result["attempt"], result["output_rows"]) == (1, 1)
+    assert jobs(scoring, "bad_day_died_building") == {"A1": "DONE"}
+    assert [*new_builds(scoring, before).values()] == ["DONE"]  # one build, and it is the first try's
+
+
+def new_builds(scoring: Any, before: Any) -> dict[str, str]:
+    return {name: status for name, status in builds(scoring).items() if name not in before}
+
+
+def test_a_lost_reply_to_the_submit_makes_one_job(scoring, task_context, bad_day) -> None:
+    """The connector asks again, and is told what came of the first time."""
+    bad_day.fault("drop_reply", statement="^EXECUTE INFERENCE JOB SERVICE", times=2)
+    result = slow("unanswered", 0).execute(task_context("unanswered"))
+    (fault,) = bad_day.faults()
+    assert fault["seen"] == 3
+    assert (result["attempt"], result["output_rows"]) == (1, 1)
+    assert jobs(scoring, "bad_day_unanswered") == {"A1": "DONE"}
+
+
+def test_a_worker_that_dies_waiting_for_the_reply_to_its_submit_leaves_one_job(
+    scoring, task_context, bad_day, tmp_path
+) -> None:
+    """Nobody has heard of the statement: its job is found by its name."""
+    bad_day.fault("drop_reply", statement="^EXECUTE INFERENCE JOB SERVICE", times=1000)
+    worker = start_worker(tmp_path / "store.json", task_id="unheard", seconds=5, schema=scoring.name)
+    try:
+        wait_for(lambda: bad_day.faults()[0]["seen"], "the submit")
+    finally:
+        kill(worker)
+    bad_day.clear_faults()
+    assert "query_id" not in (tmp_path / "store.json").read_text()
+    result = slow("unheard", 5).execute(task_context("unheard"))
+    assert (result["attempt"], result["output_rows"]) == (1, 1)
+    assert jobs(scoring, "bad_day_unheard") == {"A1": "DONE"}
+
+
 def test_a_kill_that_fails_says_so_and_hides_no_other_error(
     scoring, task_context, monkeypatch, caplog
 ) -> None:
@@ -206,6 +283,50 @@ def test_a_time_out_says_what_the_job_printed_and_keeps_it(scoring, task_context
         finish(slow(name, timeout=20, deferrable=deferrable), task_context(name))
     assert not isinstance(caught.value, BatchJobStartTimeoutError)
     wait_for(lambda: jobs(scoring, f"bad_day_{name}") == {"A1": "CANCELLED"}, "CANCELLED")
+
+
+def test_a_deferred_task_has_its_execution_timeout_from_the_start_of_its_try(scoring, task_context) -> None:
+    """Airflow 3.3 does not watch it meanwhile, and begins to count anew after the wait."""
+    begun = datetime.now(UTC) - timedelta(seconds=100)
+    task = slow("late_try", deferrable=True, execution_timeout=timedelta(seconds=105))
+    context = task_context("late_try", started=begun)
+    with pytest.raises(BatchJobTimeoutError, match=r"(?s)longer than allowed"):
+        finish(task, context)
+    wait_for(lambda: jobs(scoring, "bad_day_late_try") == {"A1": "CANCELLED"}, "CANCELLED")
+
+
+def test_a_job_has_its_time_from_its_submit_and_a_retry_gives_it_no_more(scoring, task_context) -> None:
+    context = task_context("no_more")
+    submitted = slow("no_more", wait_for_completion=False).execute(context)
+    wait_for(lambda: jobs(scoring, "bad_day_no_more") == {"A1": "RUNNING"}, "RUNNING")
+    hook = scoring.hook()
+    with hook.open_connection():
+        manifest = manifest_of_output(hook, StageLocation.parse(submitted["job_output_location"]))
+        base = StageLocation.parse("@ST/no_more", hook.default_schema())
+        an_hour_ago = replace(manifest, submitted_at=manifest.submitted_at - 3600)
+        write_manifest(hook, base, an_hour_ago)
+    started_in_time = slow("no_more", start_timeout=60, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        started_in_time.execute(context)
+    assert deferred.value.trigger.limits["deadline"] == an_hour_ago.submitted_at + 24 * 3600
+    with pytest.raises(BatchJobTimeoutError, match="longer than allowed"):
+        slow("no_more", timeout=3000).execute(context)
+    wait_for(lambda: jobs(scoring, "bad_day_no_more") == {"A1": "CANCELLED"}, "CANCELLED")
+
+
+def test_a_deferred_job_that_no_triggerer_looked_at_in_time_is_cancelled(scoring, task_context) -> None:
+    """Airflow then wakes the task to have it fail. Any other failure of the trigger leaves the job alone."""
+    context = task_context("unlooked")
+    task = slow("unlooked", deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.execute(context)
+    wait_for(lambda: jobs(scoring, "bad_day_unlooked") == {"A1": "RUNNING"}, "RUNNING")
+    with pytest.raises(TaskDeferralError, match="TRIGGER_FAILURE"):
+        task.resume_execution(TRIGGER_FAIL_REPR, {"error": TriggerFailureReason.TRIGGER_FAILURE}, context)
+    assert jobs(scoring, "bad_day_unlooked") == {"A1": "RUNNING"}
+    with pytest.raises(BatchJobTimeoutError, match="no triggerer looked at it"):
+        task.resume_execution(TRIGGER_FAIL_REPR, {"error": TriggerFailureReason.TRIGGER_TIMEOUT}, context)
+    assert jobs(scoring, "bad_day_unlooked") == {"A1": "CANCELLED"}
 
 
 def test_a_kill_during_the_build_ends_it(scoring, task_context, sleeping_pool) -> None:

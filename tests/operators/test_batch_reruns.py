@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_snowml.core.batch_job import MANIFEST_FILE, JobManifest
 from airflow_provider_snowml.core.names import StageLocation
-from airflow_provider_snowml.exceptions import BatchJobConflictError, BatchJobOwnershipError
+from airflow_provider_snowml.exceptions import (
+    BatchJobConflictError,
+    BatchJobOwnershipError,
+    BatchJobReplacedError,
+)
 from airflow_provider_snowml.hooks.batch_jobs import input_directory, manifest_of_output, write_manifest
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators import batch_submission
@@ -44,6 +51,40 @@ def test_a_finished_task_that_is_cleared_runs_the_next_attempt(scoring, task_con
     second = slow("finished", 0).execute(task_context("finished", store=store, clear_number=1))
     assert (first["attempt"], second["attempt"], second["reused"]) == (1, 2, False)
     assert jobs(scoring, "finished") == {"A1": "DONE", "A2": "DONE"}
+
+
+def test_of_two_runs_that_replace_each_other_the_first_fails_for_good(scoring, task_context) -> None:
+    """Else the retry of each would end the job of the other, and neither would ever be done."""
+    name = "replaced"
+    first, second = task_context(name, run_id="first"), task_context(name, run_id="second")
+    errors: list[BaseException] = []
+
+    def follow() -> None:
+        try:
+            slow(name, 600, on_conflict="replace").execute(first)
+        except BaseException as error:
+            errors.append(error)
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    while jobs(scoring, name) != {"A1": "RUNNING"}:
+        assert follower.is_alive()
+        time.sleep(0.2)
+    slow(name, 600, on_conflict="replace", wait_for_completion=False).execute(second)
+    follower.join()
+    (error,) = errors
+    assert isinstance(error, BatchJobReplacedError) and "Run second of the same key" in str(error)
+    assert isinstance(error, AirflowFailException)  # which Airflow does not retry
+    # A retry all the same: of a task whose worker was killed, it would be one.
+    with pytest.raises(BatchJobReplacedError, match="run second has replaced"):
+        slow(name, 600, on_conflict="replace").execute(first)
+    assert jobs(scoring, name)["A2"] in ("PENDING", "RUNNING")
+    # Cleared, it comes back; and it is the other one that stays away.
+    cleared = task_context(name, run_id="first", clear_number=1)
+    assert slow(name, 0, on_conflict="replace").execute(cleared)["attempt"] == 3
+    with pytest.raises(BatchJobReplacedError, match="run first has replaced"):
+        slow(name, 600, on_conflict="replace").execute(second)
+    assert jobs(scoring, name) == {"A1": "CANCELLED", "A2": "CANCELLED", "A3": "DONE"}
 
 
 def test_changed_arguments_end_the_old_job_and_run_the_next_attempt(scoring, task_context) -> None:

@@ -39,6 +39,7 @@ if __name__ == "__main__":
         output_stage_location=f"@ST/{task_id}",
         schema=wanted["schema"],
         poll_interval=0.2,
+        force_rebuild=wanted.get("force_rebuild", False),
     ).execute(
         {
             "ti": SimpleNamespace(
