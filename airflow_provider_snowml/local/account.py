@@ -34,6 +34,7 @@ from .containers import Containers
 from .engine import Engine
 from .faults import Faults
 from .locks import MAX_IDLE, MAX_WAITERS
+from .model_calls import Function
 from .model_hosts import ModelHosts
 from .queries import Queries
 from .session import Session
@@ -65,6 +66,7 @@ class Account:
         self.faults = Faults(faults)
         self.containers = Containers(data_dir / "jobs")
         self.model_hosts = ModelHosts(data_dir / "logs" / "models.log")
+        self.model_functions: dict[str, Function] = {}
         self._functions: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self._session_ids = itertools.count(1001)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,6 +18,8 @@ from .model_types import duckdb_type, from_json, method_of, typed_arguments
 from .models import Method, Model, Version
 
 if TYPE_CHECKING:
+    from .model_hosts import ModelHosts
+    from .queries import Query
     from .session import Session
 
 
@@ -162,18 +167,33 @@ def _call(session: Session, model: Model, version: Version, name: str, arguments
     return f"{function}({', '.join([string_literal(query.id if query else ''), *values])})"
 
 
-def _register(session: Session, function: str, model: Model, version: Version, method: Method) -> None:
-    account = session.account
-    types = [duckdb_type(t) for _, t in method.inputs]
-    returned = duckdb_type(method.return_type)
-    package = models.directory(session, model, version)
+class Function:
+    """A method of a version as a function of the SQL engine.
 
-    def run(query_ids: pa.ChunkedArray, *arrays: pa.ChunkedArray) -> pa.Array:
+    :param package: the directory of the version's package.
+    """
+
+    def __init__(self, hosts: ModelHosts, version: Version, package: Path, method: Method) -> None:
+        self.method = method
+        self.types = [duckdb_type(t) for _, t in method.inputs]
+        self.returned = duckdb_type(method.return_type)
+        self._call = partial(hosts.call, version.id, package, method)
+
+    def run(self, query: Query | None, arguments: Sequence[pa.ChunkedArray]) -> pa.Array:
+        """:param query: the statement that it is for."""
+        columns = [from_json(a) if t == "JSON" else a for a, t in zip(arguments, self.types, strict=True)]
+        answer = self._call(pa.table(columns, names=[f"c{i}" for i in range(len(columns))]), query)
+        return pa.ExtensionArray.from_storage(pa.json_(), answer) if self.returned == "JSON" else answer
+
+
+def _register(session: Session, name: str, model: Model, version: Version, method: Method) -> None:
+    account = session.account
+    function = Function(account.model_hosts, version, models.directory(session, model, version), method)
+
+    def run(query_ids: pa.ChunkedArray, *arguments: pa.ChunkedArray) -> pa.Array:
         # DuckDB calls from threads of its own, so the statement says which one it is.
         query = account.queries.find(query_ids[0].as_py()) if len(query_ids) else None
-        columns = [from_json(a) if t == "JSON" else a for a, t in zip(arrays, types, strict=True)]
-        table = pa.table(columns, names=[f"c{i}" for i in range(len(columns))])
-        answer = account.model_hosts.call(version.id, package, method, table, query)
-        return pa.ExtensionArray.from_storage(pa.json_(), answer) if returned == "JSON" else answer
+        return function.run(query, arguments)
 
-    account.register_function(function, run, ["VARCHAR", *types], returned)
+    account.model_functions.setdefault(name, function)
+    account.register_function(name, run, ["VARCHAR", *function.types], function.returned)

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 HANDLER, RETURNS, KEYS = b"handler", b"returns", b"keys"
 PARTITIONED = b"partitioned"  # in that of the answer
 ROWS_AT_ONCE = 20_000
+_PLAIN = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
 
 
 def to_stream(table: pa.Table) -> bytes:
@@ -56,7 +58,7 @@ def serve(connection: Connection, directory: str) -> None:
 
 
 def _answer(methods: dict[str, Any], package: Package, request: pa.Table) -> pa.Table:
-    from .handlers import batches, call_function, flatten, json_default
+    from .handlers import batches, call_function, flatten
 
     metadata = request.schema.metadata
     name = metadata[HANDLER].decode()
@@ -71,12 +73,35 @@ def _answer(methods: dict[str, Any], package: Package, request: pa.Table) -> pa.
         if len(answer) != len(batch):
             raise ValueError(f"returned {len(answer)} rows for {len(batch)}")
         values += answer
-    if metadata[RETURNS] == b"OBJECT":
-        encode = json.JSONEncoder(default=json_default).encode
-        column = pa.array([encode(v) for v in values], pa.string())
-    else:
-        column = pa.array(values, from_pandas=True)
+    column = _objects(values) if metadata[RETURNS] == b"OBJECT" else pa.array(values, from_pandas=True)
     return pa.table({"result": column})
+
+
+def _objects(values: list[Any]) -> pa.Array:
+    """As JSON, which is how SQL has them."""
+    from .handlers import json_default
+
+    if (rows := _plain_rows(values)) is not None:
+        # In a fifth of the time.
+        return duckdb.from_arrow(pa.table({"v": rows})).project("to_json(v)").to_arrow_table().column(0)
+    encode = json.JSONEncoder(default=json_default).encode
+    return pa.array([encode(v) for v in values], pa.string())
+
+
+def _plain_rows(values: list[Any]) -> pa.Array | None:
+    """Objects that have the same keys and whose values are texts, numbers or truth values; else ``None``."""
+    try:
+        rows = pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None
+    kind = rows.type
+    if (
+        not pa.types.is_struct(kind)
+        or rows.null_count
+        or any(len(value) != kind.num_fields for value in values)
+    ):
+        return None
+    return rows if all(field.type in _PLAIN for field in kind) else None
 
 
 def _table_answer(handler: type[Any], request: pa.Table, keys: int) -> pa.Table:

@@ -43,7 +43,8 @@ class _Host:
 
     @contextmanager
     def held(self, query: Query | None) -> Iterator[None]:
-        """One call at a time."""
+        """One call at a time; none for a statement that was cancelled."""
+        _check(query)
         while not self._lock.acquire(timeout=_LOOK):
             _check(query)
         try:

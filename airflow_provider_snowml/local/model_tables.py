@@ -54,6 +54,19 @@ def expand(
         raise compilation_error("A model's table function is called as TABLE(...) in a FROM clause.")
 
 
+def common_table_expressions(node: exp.Expression) -> list[exp.Expression]:
+    """What a part of a statement may read from, of its own WITH clause and of all around it."""
+    found: dict[str, exp.Expression] = {}
+    inside: exp.Expression | None = node
+    while inside is not None:
+        with_ = inside.args.get("with_")
+        for table in with_.expressions if with_ is not None else ():
+            if node.find_ancestor(exp.CTE) is not table:
+                found.setdefault(table.alias, table.copy())
+        inside = inside.parent
+    return list(found.values())
+
+
 def _unwindowed(node: exp.Expression) -> exp.Expression:
     return node.this if isinstance(node, exp.Window) else node
 
@@ -118,7 +131,7 @@ class _Call:
         order = self._window.args.get("order") if self._window is not None else None
         if order is not None:
             query.set("order", order.copy())
-        tables = self._common_table_expressions()
+        tables = common_table_expressions(self._node)
         if tables:
             query.set("with_", exp.With(expressions=tables))
         sql = query.sql("snowflake")
@@ -131,18 +144,6 @@ class _Call:
         return _Rows(
             dict(zip(names, arrays[len(wanted) :], strict=True)), arrays[:at], arrays[at : len(wanted)]
         )
-
-    def _common_table_expressions(self) -> list[exp.Expression]:
-        """What the source may be called by, of all WITH clauses around."""
-        found: dict[str, exp.Expression] = {}
-        inside: exp.Expression = self._node
-        while inside.parent is not None:
-            inside = inside.parent
-            with_ = inside.args.get("with_")
-            for table in with_.expressions if with_ is not None else ():
-                if self._node.find_ancestor(exp.CTE) is not table:
-                    found.setdefault(table.alias, table.copy())
-        return list(found.values())
 
     def _run(self, rows: _Rows) -> pa.Table:
         """The columns of the source and, as ``output0`` and so on, those that the function gives."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from sqlglot import exp
 
-from . import functions, model_tables
+from . import functions, model_batches, model_tables
 from .catalog import Qualified
 from .directory_tables import directory_table
 from .errors import SnowflakeError, already_exists, unsupported
@@ -63,6 +63,10 @@ class Rewriter:
     def rewrite(self, tree: exp.Expression) -> exp.Expression:
         model_tables.expand(self._session, tree, self.view_of, describe_only=self._describe_only)
         self._name_projections(tree)
+        # In a transaction a write may have to be done again, when the rows would be gone.
+        autocommit = self._session.parameters.get("AUTOCOMMIT") is not False
+        if autocommit and not self._connection.in_transaction and not self._describe_only:
+            model_batches.expand(self._session, tree, self.view_of)
         for node in list(tree.find_all(exp.TableFromRows)):
             self._table_function(node)
         for table in list(tree.find_all(exp.Table)):
