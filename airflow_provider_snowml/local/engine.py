@@ -491,6 +491,7 @@ def _connection(session: Session) -> Connection:
 def _run(connection: Connection, tree: exp.Expression, text: str) -> Result:
     cursor = connection.fake.cursor()
     cursor.execute(text, server=True)
+    connection.fake.results_cache.clear()  # results are kept with their queries
     described = cursor._describe_last_sql()
     types = [rowtype(row[0], row[1]) for row in described]
     table = variants(whole_numbers(cursor._arrow_table, types), [str(row[1]) for row in described])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .model_calls import Function
     from .session import Session
 
-ROWS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 50_000
 _PLAIN = {"expressions", "from_", "with_"}
 _ARGUMENT = "snowml argument"
 
