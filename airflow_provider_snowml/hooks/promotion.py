@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, literal
@@ -133,7 +133,8 @@ def _version(row: dict[str, Any]) -> CatalogVersion:
     created_on = row["created_on"]
     return CatalogVersion(
         row["name"],
-        created_on.isoformat() if isinstance(created_on, datetime) else str(created_on),
+        # It comes in the session's time zone, and is compared with what another session has seen.
+        created_on.astimezone(UTC).isoformat() if isinstance(created_on, datetime) else str(created_on),
         tuple(json.loads(row["aliases"] or "[]")),
         json.loads(row["metadata"] or "{}"),
     )

@@ -266,6 +266,13 @@ def test_a_rollback_needs_no_argument(contested) -> None:
     assert contested.record("V2")["rolled_back_at"]
 
 
+def test_a_session_in_another_time_zone_knows_the_former_champion(contested) -> None:
+    contested.promote("V1")
+    contested.promote("V2")
+    contested.hook.rows("ALTER SESSION SET TIMEZONE = 'Asia/Tokyo'")
+    assert contested.roll_back()["version"] == "V1"
+
+
 def test_rolling_back_again_goes_further_back(contested) -> None:
     for version in VERSIONS:
         contested.promote(version, previous_alias="FORMER")
