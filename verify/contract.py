@@ -114,6 +114,7 @@ def load_replaces(place: Place) -> None:
 @check("contract-incomplete", "Without _SUCCESS nothing is loaded, and a job that is DONE fails", "score")
 def incomplete(place: Place) -> None:
     second, result = place.noted("rerun")
+    place.ended(QualifiedName.parse(result["job_name"]).name.name)
     output = StageLocation.parse(result["job_output_location"])
     place.hook.remove_file(output, SUCCESS_FILE)
     try:
