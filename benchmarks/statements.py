@@ -22,6 +22,7 @@ from airflow_provider_snowml.operators.inference import (
     SnowMLRunModelOperator,
 )
 from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
+from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 from airflow_provider_snowml.operators.services import SnowMLCreateServiceOperator, SnowMLDropServiceOperator
 from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
@@ -85,6 +86,14 @@ REASONS = {
     r"SHOW WAREHOUSES": "that the warehouse is there",
     r"SHOW MODEL MONITORS": "whether the name is taken",
     r"CREATE MODEL MONITOR": "the monitor",
+    # A promotion
+    r"ALTER MODEL \S+ MODIFY VERSION \S+ SET METADATA = '": "the record: which champion it follows",
+    r"ALTER MODEL \S+ SET DEFAULT_VERSION": "what readers get",
+    r"ALTER MODEL \S+ VERSION \S+ (UN)?SET ALIAS": "the champion's alias",
+    r"SHOW TAGS LIKE": "that the tag is there",
+    r"CREATE TAG IF NOT EXISTS": "the tag, if it is missing",
+    r"SELECT SYSTEM\$GET_TAG": "the tag's value",
+    r"ALTER MODEL \S+ SET TAG": "the tag's new value",
     # What snowflake-ml and Snowpark send by themselves
     r"SHOW (DATABASES|SCHEMAS) LIKE": SDK + "that the registry's schema is there",
     r"SELECT SYSTEM\$ML_PLATFORM_CAPABILITIES": SDK + "what the account can do",
@@ -190,7 +199,10 @@ def operators() -> DAG:
             **_own("clean_up"),
             job_output_location="{{ ti.xcom_pull(task_ids='batch')['job_output_location'] }}",
         )
-        register >> evaluate >> run >> batch >> deferred >> done >> load >> clean_up
+        promote = SnowMLPromoteModelOperator(
+            **_own("promote"), model_name="M", version_name="V1", tag="LIVE_VERSION", create_tag=True
+        )
+        register >> evaluate >> promote >> run >> batch >> deferred >> done >> load >> clean_up
         clean_up >> serve >> ready >> drop >> monitor
     return dag
 

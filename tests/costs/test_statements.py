@@ -10,6 +10,7 @@ from benchmarks.statements import LOOK, reason
 AT_MOST = {
     "register": 27,
     "evaluate": 32,
+    "promote": 9,
     "run_model": 32,
     "batch": 29,
     "batch_deferred": 31,
