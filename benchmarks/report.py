@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -46,8 +48,10 @@ def _cell(value: Any) -> str:
 
 
 def machine() -> Table:
-    """What it ran on."""
+    """What was measured, when, and on what."""
     lines = [
+        ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+        ("commit", _commit()),
         ("CPU", f"{_cpu()}, {os.cpu_count()} cores"),
         ("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"),
         ("system", f"{platform.system()} {platform.release()}"),
@@ -55,6 +59,22 @@ def machine() -> Table:
         *((name, importlib.metadata.version(name)) for name in SHOWN),
     ]
     return Table("The machine", ("", ""), lines)
+
+
+def _commit() -> str:
+    """What is checked out, and whether files differ from it; but not the page of the last results."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parents[1]
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", ".", ":!docs/snippets")
+        return git("rev-parse", "--short=10", "HEAD") + (" and changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: no git repository"
 
 
 def _cpu() -> str:

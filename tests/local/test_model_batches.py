@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from snowflake.ml.model import custom_model, model_signature
 
-VECTOR = 2048  # the engine's
+VECTORS = 8 * 2048  # what the engine's threads ask for at once
 ROWS = 400_000
 
 
@@ -54,7 +54,7 @@ def numbers(session, rows: int) -> str:
 def test_many_rows_go_in_few_calls_and_come_back_to_their_own(session, run) -> None:
     found = run(numbers(session, ROWS))
     assert (found["ROWS"], found["WRONG"], found["DIFFERENT"]) == (ROWS, 0, ROWS)
-    assert found["MOST"] > VECTOR
+    assert found["MOST"] > VECTORS
 
 
 def test_max_batch_size_is_kept(session, run) -> None:
@@ -67,3 +67,60 @@ def test_what_fails_in_one_fails_the_statement(session, run) -> None:
         numbers(session, ROWS)
         run(f"SELECT IFF(N = {ROWS - 1}, -1, N)::INT AS N FROM NUMBERS")
     assert session.sql("SELECT COUNT(*) FROM NUMBERS").collect()[0][0] == ROWS
+
+
+CALL = "COUNTER!PREDICT(N)"
+
+
+def test_wherever_the_call_stands_the_rows_are_the_same(session, run) -> None:
+    run(numbers(session, 5000))
+    few = f"SELECT N, {CALL} AS P FROM NUMBERS WHERE N < 3"
+    for sql, expected in {
+        f"SELECT N, P:SAME::INT FROM ({few})": [(0, 0), (1, 1), (2, 2)],
+        f"SELECT N, P:SAME::INT FROM ({few}) WHERE N > 0": [(1, 1), (2, 2)],
+        f"SELECT N, P:SAME::INT FROM ({few}) ORDER BY N DESC LIMIT 1": [(2, 2)],
+        f"SELECT COUNT(*), SUM(P:SAME::INT) FROM ({few})": [(3, 3)],
+        f"WITH T AS ({few}) SELECT N, P:SAME::INT FROM T WHERE N = 2": [(2, 2)],
+        f"WITH T AS (SELECT 4 AS N) SELECT N, P:SAME::INT FROM (SELECT N, {CALL} AS P FROM T)": [(4, 4)],
+        f"SELECT N, P:SAME::INT FROM ({few}) UNION ALL SELECT 7, 7": [(0, 0), (1, 1), (2, 2), (7, 7)],
+        f"SELECT {CALL}:SAME::INT FROM NUMBERS WHERE N = 1": [(1,)],
+        f"SELECT A.N, B.N, P:SAME::INT FROM (SELECT A.N, B.N AS M, {CALL.replace('N)', 'A.N)')} AS P "
+        "FROM NUMBERS A LEFT JOIN NUMBERS B ON B.N = A.N + 4999 WHERE A.N < 2) A JOIN NUMBERS B "
+        "ON B.N = A.N": [(0, 0, 0), (1, 1, 1)],
+        f"SELECT M, P:SAME::INT FROM (SELECT B.N AS M, {CALL.replace('N)', 'A.N)')} AS P "
+        "FROM NUMBERS A LEFT JOIN NUMBERS B ON B.N = A.N + 4999 WHERE A.N < 2)": [(None, 1), (4999, 0)],
+        f"SELECT IFF(N < 1, NULL, Q:SAME::INT) FROM (SELECT P:SAME::INT AS N, {CALL} AS Q FROM ({few}))": [
+            (None,), (1,), (2,),
+        ],
+        "SELECT CASE WHEN N > 0 THEN COUNTER!PREDICT(N - 1):SAME::INT END FROM NUMBERS WHERE N < 2": [
+            (None,), (0,),
+        ],
+        f"SELECT N FROM (SELECT *, N AS \"n\", {CALL} AS P FROM NUMBERS WHERE N < 2)": [(0,), (1,)],
+        f"SELECT N, P:SAME::INT FROM (SELECT N, {CALL} AS P FROM NUMBERS WHERE FALSE)": [],
+    }.items():  # fmt: skip
+        found = [tuple(row) for row in session.sql(sql).collect()]
+        assert sorted(found, key=str) == sorted(expected, key=str), sql
+
+
+def test_a_table_is_made_of_no_rows(session, run) -> None:
+    run(numbers(session, 10))
+    session.sql(f"CREATE TABLE NONE AS SELECT N, {CALL} AS P FROM NUMBERS WHERE FALSE").collect()
+    session.sql(f"INSERT INTO NONE SELECT N, {CALL} AS P FROM NUMBERS WHERE N < 2").collect()
+    assert sorted(row[0] for row in session.sql("SELECT P:SAME::INT FROM NONE").collect()) == [0, 1]
+
+
+def test_only_the_rows_of_a_limit_are_asked_for(session, run) -> None:
+    run(numbers(session, 100_000))
+    session.sql(f"CREATE TABLE FIRST AS SELECT N, {CALL} AS P FROM NUMBERS LIMIT 5").collect()
+    assert session.sql("SELECT MAX(P:TOGETHER::INT) FROM FIRST").collect()[0][0] <= VECTORS
+
+
+def test_what_a_transaction_wrote_outlives_a_statement_that_fails(session, run) -> None:
+    run(numbers(session, 10))
+    session.sql("CREATE TABLE T (N INT, S INT)").collect()
+    session.sql("BEGIN").collect()
+    session.sql(f"INSERT INTO T SELECT N, P:SAME::INT FROM (SELECT N, {CALL} AS P FROM NUMBERS)").collect()
+    with pytest.raises(Exception, match="NOWHERE"):
+        session.sql("INSERT INTO NOWHERE VALUES (1)").collect()
+    session.sql("COMMIT").collect()
+    assert session.sql("SELECT COUNT_IF(N = S) FROM T").collect()[0][0] == 10
