@@ -109,17 +109,21 @@ def find_attempts(
     attempts.sort(key=lambda attempt: attempt.number)
     if attempts:
         name = owner.job_name(attempts[-1].number)
-        if f"{name}/{MANIFEST_FILE}" in inputs:
+        # A job's manifest is older than the job, but may be newer than our look at the inputs.
+        if f"{name}/{MANIFEST_FILE}" in inputs or name in statuses:
             content = hook.read_file(input_base / name, MANIFEST_FILE)
             manifest = JobManifest.from_json(content) if content is not None else None
             attempts[-1] = replace(attempts[-1], manifest=manifest)
     return attempts
 
 
-def write_manifest(hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest) -> None:
-    """Write the manifest beside the job's input."""
+def write_manifest(
+    hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest, *, overwrite: bool = True
+) -> bool:
+    """Write the manifest beside the job's input, and say whether it was written."""
     name = QualifiedName.parse(manifest.job_name).name.name
-    hook.write_file(input_directory(output_base, name), MANIFEST_FILE, manifest.to_json().encode())
+    content = manifest.to_json().encode()
+    return hook.write_file(input_directory(output_base, name), MANIFEST_FILE, content, overwrite=overwrite)
 
 
 def claim(hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest) -> None:
@@ -127,8 +131,10 @@ def claim(hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest) -
 
     :raises BatchJobConflictError: if one has.
     """
+    if write_manifest(hook, output_base, manifest, overwrite=False):
+        return
     other = manifest_of_output(hook, StageLocation.parse(manifest.output_location))
-    if other is None:  # or it is unreadable
+    if other is None:  # it is unreadable
         write_manifest(hook, output_base, manifest)
         return
     name = QualifiedName.parse(manifest.job_name).name.name
@@ -211,6 +217,22 @@ def end_job(
                 )
                 raise BatchJobConflictError(f"{what} {wait:g} s after it was cancelled.")
             time.sleep(1 if wait else 0.2)
+
+
+def void_attempt(hook: SnowMLHook, output_base: StageLocation, manifest: JobManifest) -> None:
+    """See that an attempt that has not begun never does: a process that hangs may yet submit its job.
+
+    Without its input that job would fail at once.
+
+    :param hook: the hook.
+    :param output_base: the output base, ``output_stage_location``.
+    :param manifest: the attempt's.
+    """
+    job, location = QualifiedName.parse(manifest.job_name), StageLocation.parse(manifest.input_location)
+    if input_directory(output_base, job.name.name).contains(location):  # else it is the user's
+        hook.remove_files(location)
+    # It may have been submitted between the look and now.
+    end_job(hook, job, manifest.query_id, submitted_at=manifest.submitted_at)
 
 
 def kill_job(hook: SnowMLHook, job: QualifiedName, query_id: str | None) -> None:

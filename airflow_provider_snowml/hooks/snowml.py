@@ -354,13 +354,20 @@ class SnowMLHook(SnowflakeHook):
             path = Path(directory) / location.rsplit("/", 1)[-1]
             return path.read_bytes() if path.exists() else None
 
-    def write_file(self, location: StageLocation, name: str, content: bytes) -> None:
-        """Write a small file, replacing the one of that name."""
-        self.rows(
+    def write_file(
+        self, location: StageLocation, name: str, content: bytes, *, overwrite: bool = True
+    ) -> bool:
+        """Write a small file.
+
+        :param overwrite: whether it may replace one of that name.
+        :return: whether it was written.
+        """
+        rows = self.rows(
             f"PUT {literal('file:///' + name)} {literal(location.sql)} "
-            "AUTO_COMPRESS = FALSE SOURCE_COMPRESSION = NONE OVERWRITE = TRUE",
+            f"AUTO_COMPRESS = FALSE SOURCE_COMPRESSION = NONE OVERWRITE = {str(overwrite).upper()}",
             file_stream=BytesIO(content),
         )
+        return str(rows[0]["status"]) != "SKIPPED"
 
     def remove_files(self, location: StageLocation) -> None:
         """Remove everything in a directory."""

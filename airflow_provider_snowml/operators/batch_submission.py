@@ -40,6 +40,7 @@ from airflow_provider_snowml.hooks.batch_jobs import (
     input_directory,
     is_starting,
     job_identifier,
+    void_attempt,
     write_manifest,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -164,11 +165,18 @@ def submit_or_attach(
             write_manifest(hook, work.statement.output_location, old)
         job = QualifiedName.parse(old.job_name)
         end_job(hook, job, old.query_id, submitted_at=old.submitted_at)
+    elif old is not None and old.run_id == found.run.run_id and _has_not_begun(latest):
+        # Another run's is left alone: that run may be about to submit it.
+        void_attempt(hook, work.statement.output_location, old)
     state.forget(found.job.sql)
     manifest = _prepare(task, hook, found, old.replaced if old is not None else {})
     if manifest.input_rows == 0:
         return _write_empty_result(hook, manifest)
     return _submit(hook, work, manifest, state, on_live)
+
+
+def _has_not_begun(attempt: Attempt | None) -> bool:
+    return attempt is not None and attempt.status is None and not attempt.has_success
 
 
 def plan(task: SnowMLBatchInferenceOperator, hook: SnowMLHook, context: Context) -> dict[str, Any]:

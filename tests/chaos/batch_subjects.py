@@ -55,7 +55,7 @@ class Batch(Subject):
         job = xcom["job_name"].split(".")[-1]
         if set(jobs.values()) - ENDED:
             found.append(f"jobs are left running: {jobs}")
-        if [name for name, status in jobs.items() if status == "DONE"] != [job]:
+        if self._finished(jobs) != [job]:
             found.append(f"not exactly one finished attempt: {jobs}; the task's is {job}")
         if builds := [name for name, status in self.builds().items() if status not in ENDED | ENDING]:
             found.append(f"image builds are left running: {builds}")
@@ -67,6 +67,9 @@ class Batch(Subject):
         if f"{job}/_SUCCESS" not in outputs:
             found.append(f"no _SUCCESS in the output: {outputs}")
         return found + self._rows(xcom)
+
+    def _finished(self, jobs: dict[str, str]) -> list[str]:
+        return [name for name, status in jobs.items() if status == "DONE"]
 
     def statements(self) -> dict[str, str]:
         """The states of the statements that started its jobs, by query id."""
@@ -155,6 +158,23 @@ class ClearedBatch(Batch):
 
 
 @dataclass
+class ClearedBuild(ClearedBatch):
+    """The same; its first job's image is built, which does not end by itself."""
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "force_rebuild": True}
+
+    def before(self) -> None:
+        Batch.before(self)
+        self._build = self.control.fault("hang_job", job="^MODEL_BUILD", user=self.name)
+
+    def after_crash(self) -> None:
+        Batch.after_crash(self)
+        if not self.statements():  # the next try's build is the first one
+            self.control.release(self._build, "drop")
+
+
+@dataclass
 class KilledBatch(ClearedBatch):
     """The batch operator is cleared while it is deferred: the trigger's ``on_kill`` comes first."""
 
@@ -195,6 +215,10 @@ class BatchKilledLate(KilledBatch):
 
     killed = "after"
 
+    def before(self) -> None:
+        super().before()
+        self.control.fault("slow_job", job=f"{self.name}.*_A2$", seconds=6)
+
 
 @dataclass
 class BuildKilledLate(KilledBuild):
@@ -221,6 +245,39 @@ class HangingBatchLive(HangingBatch):
     def before(self) -> None:
         super().before()
         self.control.fault("slow_job", job=f"{self.name}.*_A1$", seconds=2)
+
+
+@dataclass
+class HangingBatchCleared(ClearedBatch):
+    """The batch operator, in a process that hangs while its run is cleared, and goes on when that is done.
+
+    Not in the transfer of a manifest's bytes: a stage has no way to write a file only if it is not there. The
+    client asks, and then writes.
+    """
+
+    hangs = True
+    spared = "^PUT /files/"
+
+    def before(self) -> None:
+        Batch.before(self)
+        self._begun = False
+
+    def after_crash(self) -> None:
+        Batch.after_crash(self)
+        self._begun = bool(self.statements())
+
+    def _attempts(self, xcom: dict[str, Any], jobs: dict[str, str]) -> list[str]:
+        """A job that had not begun when the run was cleared never does."""
+        found = super()._attempts(xcom, jobs)
+        others = {name: status for name, status in jobs.items() if not xcom["job_name"].endswith(name)}
+        if others and not self._begun and set(others.values()) != {"FAILED"}:
+            found.append(f"a job began after the clear: {others}")
+        return found
+
+    def _finished(self, jobs: dict[str, str]) -> list[str]:
+        """One that had begun may have ended well before the clear."""
+        done = super()._finished(jobs)
+        return done[-1:] if self._begun else done
 
 
 @dataclass
@@ -273,7 +330,7 @@ class BatchLateSuccess(Batch):
     """``_SUCCESS`` comes after DONE."""
 
     bad_day = True
-    fault: ClassVar[dict[str, Any]] = {"kind": "late_success", "seconds": 2}
+    fault: ClassVar[dict[str, Any]] = {"kind": "late_success", "seconds": 6}
 
     def before(self) -> None:
         super().before()

@@ -227,8 +227,11 @@ class Life:
                     old, self._clear_number = deferred, 1
                     phase = "kill" if self.killed == "before" else self._next_try()
                 elif self.killed == "after":
-                    if self._process("kill", old, None, deadline) is None:
+                    killed = self._process("kill", old, None, deadline)
+                    if killed is None:
                         self.after_crash()
+                    elif "error" in killed:
+                        return killed
                     self.killed = ""
             elif "killed" in outcome:
                 self.after_kill()

@@ -80,14 +80,14 @@ def pinned_version() -> None:
     batch_submission._pinned_version = lambda *_: None
 
 
-@mutation("a statement that was sent, and whose id was not noted, is found", "batch_cleared")
+@mutation("a statement that was sent, and whose id was not noted, is found", "build_cleared")
 def statement_found() -> None:
     from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
     SnowMLHook.find_running_statement = lambda *_, **__: None
 
 
-@mutation("a statement's id is noted, and one that was not noted is found", "batch_cleared")
+@mutation("a statement's id is noted, and one that was not noted is found", "build_cleared")
 def statement_known() -> None:
     from airflow_provider_snowml.operators import batch_submission
 
@@ -171,21 +171,6 @@ def unfinished_output_refused() -> None:
     ]
 
 
-@mutation("the tables that rows pass through are temporary and have names of their own", "load", "run")
-def temporary_tables() -> None:
-    from snowflake.snowpark import DataFrameWriter
-
-    from airflow_provider_snowml.hooks.snowml import SnowMLHook
-
-    real_rows, real_save = SnowMLHook.rows, DataFrameWriter.save_as_table
-    SnowMLHook.rows = lambda hook, sql, **options: real_rows(
-        hook, sql.replace("CREATE TEMPORARY TABLE", "CREATE TABLE"), **options
-    )
-    DataFrameWriter.save_as_table = lambda writer, name, **options: real_save(
-        writer, name, **{key: value for key, value in options.items() if key != "table_type"}
-    )
-
-
 @mutation("a job of another owner is left alone", "batch_foreign")
 def owner_checked() -> None:
     from airflow_provider_snowml.core.batch_job import JobOwner
@@ -222,7 +207,7 @@ def lock_waited_for() -> None:
     loading.LOCK_RETRIES = 1
 
 
-@mutation("an image build is cancelled with the statement that waits for it", "build_killed")
+@mutation("an image build is cancelled with the statement that waits for it", "build_killed", "build_cleared")
 def build_cancelled() -> None:
     from airflow_provider_snowml.hooks import batch_jobs
 
@@ -242,19 +227,14 @@ def kill_of_its_own() -> None:
     inference.kill_job = kill
 
 
-@mutation("what is left of a removed output does not pass for all of it", "clean_up")
-def success_removed_first() -> None:
-    from airflow_provider_snowml.hooks import batch_cleanup
-
-    real = batch_cleanup.Remains.has
-    batch_cleanup.Remains.has = lambda it, file: file != "_SUCCESS" and real(it, file)
-
-
-@mutation("who is cleaned up stays known until all is removed", "clean_up")
+@mutation("whose a removed attempt was is known until all of it is gone", "clean_up")
 def removal_noted() -> None:
-    from airflow_provider_snowml.hooks import batch_cleanup
+    from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
-    batch_cleanup.REMOVED_FILE = "elsewhere/removed.json"
+    real = SnowMLHook.write_file
+    SnowMLHook.write_file = lambda hook, location, name, *content: (
+        name == "removed.json" or real(hook, location, name, *content)
+    )
 
 
 @mutation("an empty result is one that is complete", "batch_empty")
@@ -269,3 +249,19 @@ def sensor_memory() -> None:
     from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
 
     SnowMLBatchSuccessSensor._memory = lambda *_: (0, None, None)
+
+
+# The last one: what it leaves would be found after all others.
+@mutation("the tables that rows pass through are temporary and have names of their own", "load", "run")
+def temporary_tables() -> None:
+    from snowflake.snowpark import DataFrameWriter
+
+    from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+    real_rows, real_save = SnowMLHook.rows, DataFrameWriter.save_as_table
+    SnowMLHook.rows = lambda hook, sql, **options: real_rows(
+        hook, sql.replace("CREATE TEMPORARY TABLE", "CREATE TABLE"), **options
+    )
+    DataFrameWriter.save_as_table = lambda writer, name, **options: real_save(
+        writer, name, **{key: value for key, value in options.items() if key != "table_type"}
+    )

@@ -59,7 +59,7 @@ class SensorLateSuccess(Sensor):
     fault: ClassVar[str] = "late_success"
 
     def before(self) -> None:
-        self.control.fault(self.fault, job=self.name, seconds=2)
+        self.control.fault(self.fault, job=self.name, seconds=5)
         super().before()
 
 

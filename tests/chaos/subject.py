@@ -26,6 +26,7 @@ class Subject:
     failure: ClassVar[str] = ""  # how it must end, if not well
     cleared: ClassVar[bool] = False
     hangs: ClassVar[bool] = False  # the process does not die, and goes on later
+    spared: ClassVar[str] = "^$"  # at which requests it does not hang
     let_go: ClassVar[str] = ""  # see Life, as of killed
     killed: ClassVar[Literal["", "before", "after"]] = ""
     deferrable: ClassVar[bool] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from airflow_provider_snowml.exceptions import (
     BatchJobConflictError,
     BatchJobOwnershipError,
     BatchJobReplacedError,
+    SnowMLError,
 )
 from airflow_provider_snowml.hooks.batch_jobs import input_directory, manifest_of_output, write_manifest
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -85,6 +87,22 @@ def test_of_two_runs_that_replace_each_other_the_first_fails_for_good(scoring, t
     with pytest.raises(BatchJobReplacedError, match="run first has replaced"):
         slow(name, 600, on_conflict="replace").execute(second)
     assert jobs(scoring, name) == {"A1": "CANCELLED", "A2": "CANCELLED", "A3": "DONE"}
+
+
+def test_what_a_hanging_try_submits_after_a_clear_fails_at_once(
+    scoring, task_context, local_snowflake
+) -> None:
+    hold = local_snowflake.fault("hold", statement=r"^EXECUTE INFERENCE[\s\S]*_LATE_")
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(slow("late", 600).execute, task_context("late"))
+        while not any(fault["id"] == hold and fault["held"] for fault in local_snowflake.faults()):
+            assert not late.done(), late.exception()
+        cleared = slow("late", 0).execute(task_context("late", clear_number=1))
+        local_snowflake.release(hold, "drop")  # the client sends it once more
+        with pytest.raises(SnowMLError):
+            late.result(120)
+    assert cleared["attempt"] == 2
+    assert jobs(scoring, "late") == {"A1": "FAILED", "A2": "DONE"}
 
 
 def test_changed_arguments_end_the_old_job_and_run_the_next_attempt(scoring, task_context) -> None:
