@@ -84,6 +84,12 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
+        "task-decorators": [
+            {
+                "name": "snowml_model",
+                "class-name": "airflow_provider_snowml.decorators.snowml_model.snowml_model_task",
+            }
+        ],
         "extra-links": ["airflow_provider_snowml.links.snowsight.SnowsightQueryLink"],
         "triggers": [
             {

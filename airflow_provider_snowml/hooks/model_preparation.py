@@ -42,7 +42,7 @@ _KNOW_THEIR_SIGNATURE = ("mlflow", "transformers", "sentence_transformers", "pef
 
 def prepare(
     session: Session,
-    artifact: Any,
+    artifact: ModelArtifact,
     registration: Registration,
     *,
     platform_fallback: bool,
@@ -59,10 +59,6 @@ def prepare(
     :raises InvalidArgumentError: (or a subclass) for what Snowflake or snowflake-ml would not take.
     :raises ModelPackageNotFoundError: if a warehouse lacks a package and ``platform_fallback`` is off.
     """
-    if not isinstance(artifact, ModelArtifact):
-        raise InvalidArgumentError(
-            f"python_callable returned a {type(artifact).__name__}; it must return a ModelArtifact."
-        )
     refuse_dollar_quotes(artifact.comment or "", what="comment")
     metrics = plain_metrics(artifact.metrics)
     check_metadata(metrics)

@@ -6,6 +6,7 @@ That may be one without Airflow, so nothing here imports it.
 from __future__ import annotations
 
 import importlib
+import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,44 +21,88 @@ from airflow_provider_snowml.core.registration import (
 )
 from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.errors import mapped_errors
-from airflow_provider_snowml.hooks.model_predictions import as_rows, registry_of, version_of
+from airflow_provider_snowml.hooks.model_predictions import (
+    as_rows,
+    compare_prediction,
+    registry_of,
+    version_of,
+)
 from airflow_provider_snowml.hooks.model_preparation import prepare
+from airflow_provider_snowml.hooks.model_sources import load, train
 
 if TYPE_CHECKING:
     from snowflake.snowpark import Session
 
+log = logging.getLogger(__name__)
+
 
 def register(
     session: Session,
-    artifact: Any,
+    make: Callable[[], ModelArtifact] | None,
     registration: Registration,
     *,
-    replaces: str | None,
-    platform_fallback: bool,
-    verify: bool,
-    note: Callable[[Registration], None],
+    replaces: str | None = None,
+    platform_fallback: bool = False,
+    verify: bool = True,
+    tolerance: float = 0.0,
+    note: Callable[[Registration], None] = lambda _: None,
 ) -> Registration:
-    """Check what was trained, and make a version of it.
+    """Make a version, or complete one that was made, and compare a prediction.
 
     :param session: an open session.
-    :param artifact: a :class:`.ModelArtifact`, or what somebody returned instead of one.
+    :param make: trains or loads the model; ``None`` if the version is there.
     :param registration: what the version is.
     :param replaces: a statement that drops what is replaced; it is sent once nothing speaks against the new
         one.
     :param platform_fallback: whether a model whose packages a warehouse lacks is registered for containers
         only.
-    :param verify: whether a prediction is to be compared afterwards.
+    :param verify: whether a prediction is compared.
+    :param tolerance: how far the two may be apart.
     :param note: is told what will be made, before it is.
     """
-    artifact, registration = prepare(
-        session, artifact, registration, platform_fallback=platform_fallback, verify=verify
-    )
-    note(registration)
-    if replaces:
-        with mapped_errors():
-            session.sql(replaces).collect()
-    upload(session, artifact, registration)
+    if make is None:
+        complete(session, registration)
+    else:
+        artifact, registration = prepare(
+            session, make(), registration, platform_fallback=platform_fallback, verify=verify
+        )
+        note(registration)
+        if replaces:
+            with mapped_errors():
+                session.sql(replaces).collect()
+        upload(session, artifact, registration)
+        if is_logged_remotely(artifact.model):
+            complete(session, registration)  # there, snowflake-ml leaves out the metrics
+    if verify and registration.check is None:
+        log.info("No prediction is compared: there is no sample, or no warehouse runs the model.")
+    elif verify:
+        compare_prediction(session, registration, tolerance)
     return registration
+
+
+def register_from_source(session: Session, told: Mapping[str, Any]) -> Registration:
+    """The same in an interpreter of its own, which gets all of it as plain values.
+
+    :param session: an open session.
+    :param told: ``registration`` and the keywords of :func:`register`; ``defaults``, for the artifact; and
+        ``python`` (the callable's source, name and arguments), ``model`` (see :func:`.model_sources.load`) or
+        neither, to complete what is there.
+    """
+    registration = Registration.from_dict(told["registration"])
+    assert registration is not None
+
+    def make() -> ModelArtifact:
+        if "model" in told:
+            return ModelArtifact(load(told["model"])).with_defaults(told["defaults"])
+        python = told["python"]
+        names: dict[str, Any] = {"__name__": "python_callable", "ModelArtifact": ModelArtifact}
+        exec(compile(python["source"], "python_callable", "exec"), names)
+        function = names[python["name"]]
+        made = train(function, python["op_args"], python["op_kwargs"], session=session)
+        return made.with_defaults(told["defaults"])
+
+    makes = make if "model" in told or "python" in told else None
+    return register(session, makes, registration, **told["keywords"])
 
 
 def upload(session: Session, artifact: ModelArtifact, registration: Registration) -> None:

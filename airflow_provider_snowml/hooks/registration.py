@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from airflow_provider_snowml.core.model_ref import ModelVersionRef
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, literal
@@ -15,6 +17,29 @@ def read_registration(hook: SnowMLHook, model: QualifiedName, version: str) -> R
     """The registration among a version's files; ``None`` if it has none. Needs READ on the model."""
     found = hook.download(f"snow://model/{model.sql}/versions/{version}/{REGISTRATION_PATH}")
     return Registration.from_json(found) if found is not None else None
+
+
+def version_metrics(hook: SnowMLHook, model: QualifiedName, version: str) -> dict[str, Any]:
+    """A version's metrics, as snowflake-ml keeps them in its metadata."""
+    rows = hook.rows(f"SHOW VERSIONS LIKE {literal(version)} IN MODEL {model.sql}")
+    metadata = next((row["metadata"] for row in rows if row["name"] == version), None)
+    return dict((json.loads(metadata or "{}") or {}).get("metrics") or {})
+
+
+def copy_version(
+    hook: SnowMLHook, source: ModelVersionRef, model: QualifiedName, version: str, *, is_new: bool
+) -> None:
+    """Copy a version on the server, with its files, comment and metrics. Needs READ on its model.
+
+    :param hook: the hook.
+    :param source: what is copied.
+    :param model: where to.
+    :param version: the new version's resolved name.
+    :param is_new: whether the model is not there yet.
+    """
+    name = Identifier.of(version).sql
+    what = f"CREATE MODEL {model.sql} WITH VERSION" if is_new else f"ALTER MODEL {model.sql} ADD VERSION"
+    hook.rows(f"{what} {name} FROM MODEL {source.model.sql} VERSION {source.version_sql}")
 
 
 def drop_statement(model: QualifiedName, version: str, *, only: bool) -> str:

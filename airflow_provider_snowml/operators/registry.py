@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from airflow.sdk import Context
@@ -14,31 +16,43 @@ from airflow_provider_snowml.core.model_artifact import LOG_MODEL_ARGUMENTS, Mod
 from airflow_provider_snowml.core.model_limits import check_tag_value, check_version_count, parse_version_name
 from airflow_provider_snowml.core.model_ref import ModelVersionInfo, next_version_name
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
-from airflow_provider_snowml.core.registration import Registration, fingerprint, source_of
+from airflow_provider_snowml.core.registration import (
+    Registration,
+    fingerprint,
+    plain_metrics,
+    source_of,
+)
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelVersionExistsError
-from airflow_provider_snowml.hooks.model_predictions import compare_prediction, version_of
-from airflow_provider_snowml.hooks.model_registration import complete, register
+from airflow_provider_snowml.hooks.model_registration import register
+from airflow_provider_snowml.hooks.model_sources import load, train
 from airflow_provider_snowml.hooks.registration import (
     check_functions,
+    copy_version,
     drop_statement,
     read_registration,
     set_tags,
+    version_metrics,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator, one_of, owner_of, run_of
+from airflow_provider_snowml.operators.base import SnowMLOperator, exactly_one, one_of, owner_of, run_of
+from airflow_provider_snowml.operators.model_files import fetched
+from airflow_provider_snowml.operators.other_python import run_in_other_python
 
 __all__ = ["ModelArtifact", "SnowMLRegisterModelOperator"]
 
 STATE_KEY = "snowml_register_model"
+SOURCES = ("python_callable", "model_file", "mlflow_model_uri", "huggingface_model", "source_model")
 
 
 class SnowMLRegisterModelOperator(SnowMLOperator):
-    """Train a model in a callable and register it as a version of a model.
+    """Train a model in a callable, or take one from elsewhere, and register it as a version of a model.
 
-    The callable runs in the worker, which needs the model's framework. It returns a :class:`ModelArtifact`.
-    A ``session`` argument gets it an open Snowpark session; other arguments come from ``op_args`` and
-    ``op_kwargs``, or from the Airflow context by name. What the artifact leaves out is taken from the
-    operator's arguments of the same names, which are those of ``Registry.log_model``.
+    One of these says where it comes from: ``python_callable``, ``model_file``, ``mlflow_model_uri``,
+    ``huggingface_model`` or ``source_model``. The callable runs in the worker, which needs the model's
+    framework. It returns a :class:`ModelArtifact`. A ``session`` argument gets it an open Snowpark session;
+    other arguments come from ``op_args`` and ``op_kwargs``, or from the Airflow context by name. What the
+    artifact leaves out is taken from the operator's arguments of the same names, which are those of
+    ``Registry.log_model``.
 
     A retry after a crash does not trip over the version that the crashed try had made. What is being
     registered is noted first, in the task's state, and lies as ``user_files/snowml/registration.json`` among
@@ -60,6 +74,28 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     :param model_name: the model, ``[[database.]schema.]name``.
     :param version_name: the version's name. It is wanted, because a retry must find it.
     :param python_callable: trains the model and returns a :class:`ModelArtifact`.
+    :param model_file: a file with the model: a path, a URL that Airflow's ``ObjectStoragePath`` takes, or
+        ``@stage/path``. Its suffix says what it is: .pkl, .pickle, .joblib (scikit-learn and whatever else
+        was pickled), .json, .ubj (XGBoost), .txt (LightGBM), .cbm (CatBoost), .pt (TorchScript) or .keras.
+        **Loading a pickle runs the code that is in it**: give none that you did not make.
+    :param mlflow_model_uri: a model of MLflow's, ``models:/churn/3``. Loading it runs the code that is in it.
+    :param huggingface_model: a model of Hugging Face, which Snowflake itself fetches, in
+        ``compute_pool_for_log``; nothing is downloaded here. Metrics, functions and comment are completed
+        on a retry; which version is whose is known from the task's state alone.
+    :param huggingface_task: what it does there, ``text-classification``.
+    :param compute_pool_for_log: the compute pool in which it is fetched.
+    :param huggingface_secret: the full name of a Snowflake secret with a token for it; never the token.
+    :param source_model: another model, of which ``source_version`` is copied on the server, with its comment
+        and metrics; only ``comment``, ``metrics`` and ``tags`` can be given besides.
+    :param source_version: its version, or an alias.
+    :param external_python: another interpreter, in which the model is trained or loaded and registered. It
+        needs Python 3.11 or newer and snowflake-ml-python, and neither Airflow nor this provider. The
+        callable goes there as its source: it imports what it uses itself, and finds ``ModelArtifact`` as a
+        global name. It gets ``session``, ``op_args`` and ``op_kwargs``, which are pickled, and nothing of the
+        context.
+    :param requirements: the same in a virtual environment that is made for it of these requirements;
+        snowflake-ml-python has to be among them.
+    :param venv_cache_path: a directory in which that environment is kept for the next time.
     :param op_args: its positional arguments.
     :param op_kwargs: its keyword arguments.
     :param if_exists: what to do about a version of that name: ``"fail"`` before anything is trained;
@@ -99,6 +135,16 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         *SnowMLOperator.template_fields,
         "model_name",
         "version_name",
+        "model_file",
+        "mlflow_model_uri",
+        "huggingface_model",
+        "huggingface_task",
+        "compute_pool_for_log",
+        "huggingface_secret",
+        "source_model",
+        "source_version",
+        "external_python",
+        "requirements",
         "op_args",
         "op_kwargs",
         "if_exists",
@@ -130,7 +176,18 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         *,
         model_name: str,
         version_name: str,
-        python_callable: Callable[..., ModelArtifact],
+        python_callable: Callable[..., ModelArtifact] | None = None,
+        model_file: str | None = None,
+        mlflow_model_uri: str | None = None,
+        huggingface_model: str | None = None,
+        huggingface_task: str | None = None,
+        compute_pool_for_log: str | None = None,
+        huggingface_secret: str | None = None,
+        source_model: str | None = None,
+        source_version: str = "default",
+        external_python: str | None = None,
+        requirements: Sequence[str] | None = None,
+        venv_cache_path: str | None = None,
         op_args: Sequence[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
         if_exists: Literal["fail", "reuse", "replace", "next"] = "fail",
@@ -159,6 +216,17 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         self.model_name = model_name
         self.version_name = version_name
         self.python_callable = python_callable
+        self.model_file = model_file
+        self.mlflow_model_uri = mlflow_model_uri
+        self.huggingface_model = huggingface_model
+        self.huggingface_task = huggingface_task
+        self.compute_pool_for_log = compute_pool_for_log
+        self.huggingface_secret = huggingface_secret
+        self.source_model = source_model
+        self.source_version = source_version
+        self.external_python = external_python
+        self.requirements = requirements
+        self.venv_cache_path = venv_cache_path
         self.op_args = list(op_args or ())
         self.op_kwargs = dict(op_kwargs or {})
         self.if_exists = if_exists
@@ -184,48 +252,77 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Train and register."""
-        one_of("if_exists", self.if_exists, ("fail", "reuse", "replace", "next"))
+        source = self._check_arguments()
         hook = self.get_hook()
-        with hook.session() as session:
+        # The other interpreter opens a session of its own; what is left to do here is plain SQL.
+        with hook.open_connection() if self._is_elsewhere() else hook.session() as opened:
+            session = None if self._is_elsewhere() else opened
             model = QualifiedName.parse(self.model_name, hook.default_schema(), what="model name")
             wanted = parse_version_name(self.version_name)
             tags = self._tags(hook)
-            versions = hook.model_versions(model) or []
-            names = {version.name for version in versions}
+            versions = hook.model_versions(model)
+            names = {version.name for version in versions or ()}
 
             work = self._work(context, model, wanted)
             mine = self._made_before(context, hook, work, names)
             if mine is not None:
                 self.log.info("Version %s is this run's own, of an earlier try.", mine.version)
-                complete(session, mine)
-                return self._finish(hook, session, mine, tags)
+                mine = self._register(context, hook, session, mine)
+                return self._finish(hook, mine, tags)
             version = next_version_name(wanted, names) if self.if_exists == "next" else wanted
             work = replace(work, version=version)
             if version in names and self.if_exists == "reuse":
                 self.log.info("Version %s exists; nothing is trained.", version)
-                return self._result(hook, work, version_of(session, work).show_metrics())
+                return self._result(hook, work, version_metrics(hook, model, version))
+            replaces = None
             if version in names:
-                self._refuse_unless_replaceable(model, version, versions)
+                self._refuse_unless_replaceable(model, version, versions or ())
+                replaces = drop_statement(model, version, only=len(names) == 1)
             else:
                 check_version_count(model, len(names))
-            self.log.info("Training what becomes %s version %s.", model, version)
-            made = register(
-                session,
-                self._train(session, context),
-                work,
-                replaces=drop_statement(model, version, only=len(names) == 1) if version in names else None,
-                platform_fallback=self.platform_fallback,
-                verify=self.verify,
-                note=partial(self._note, context),
+            self.log.info("Making version %s of %s from its %s.", version, model, source)
+            if source == "source_model":
+                made = self._copy(context, hook, session, work, replaces, is_new=versions is None)
+            else:
+                made = self._register(context, hook, session, work, source=source, replaces=replaces)
+            return self._finish(hook, made, tags)
+
+    def _check_arguments(self) -> str:
+        """Where the model comes from."""
+        one_of("if_exists", self.if_exists, ("fail", "reuse", "replace", "next"))
+        source = exactly_one(**{name: getattr(self, name) for name in SOURCES})
+        if self.external_python and self.requirements:
+            raise InvalidArgumentError("Give external_python or requirements, not both.")
+        if source == "huggingface_model" and not (self.huggingface_task and self.compute_pool_for_log):
+            raise InvalidArgumentError(
+                f"huggingface_model is {self.huggingface_model!r}; give huggingface_task and "
+                "compute_pool_for_log as well: Snowflake fetches it in that pool."
             )
-            return self._finish(hook, session, made, tags)
+        if source == "source_model":
+            allowed = ("comment", "metrics")
+            others = [
+                name
+                for name in LOG_MODEL_ARGUMENTS
+                if name not in allowed and getattr(self, name) is not None
+            ]
+            if others or self._is_elsewhere():
+                raise InvalidArgumentError(
+                    f"A copy of {self.source_model} is as that was registered: leave out "
+                    f"{', '.join(others) or 'external_python and requirements'}."
+                )
+        return source
+
+    def _is_elsewhere(self) -> bool:
+        return bool(self.external_python or self.requirements)
 
     # -- whose a version is -----------------------------------------------------------------------------
 
     def _work(self, context: Context, model: QualifiedName, wanted: str) -> Registration:
         owner = owner_of(context)
-        arguments = [self.op_args, self.op_kwargs, wanted, self._log_model_arguments()]
-        made_of = fingerprint(source_of(self.python_callable), arguments, owner.run_key)
+        named = [getattr(self, name) for name in (*SOURCES[1:], "source_version", "huggingface_task")]
+        arguments = [self.op_args, self.op_kwargs, wanted, named, self._log_model_arguments()]
+        source = source_of(self.python_callable) if self.python_callable else ""
+        made_of = fingerprint(source, arguments, owner.run_key)
         return Registration(owner, run_of(context), made_of, model.sql, wanted)
 
     def _note(self, context: Context, registration: Registration) -> None:
@@ -246,6 +343,9 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         if noted.identity != work.identity:
             return None
         found = read_registration(hook, QualifiedName.parse(noted.model), noted.version)
+        if self.source_model or self.huggingface_model:
+            # A copy has its source's file, what Snowflake fetched has none.
+            return noted if found is None or found.model != noted.model else None
         return found if found is not None and found.identity == work.identity else None
 
     def _refuse_unless_replaceable(
@@ -268,22 +368,100 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     def _log_model_arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in LOG_MODEL_ARGUMENTS}
 
-    def _train(self, session: Any, context: Context) -> Any:
-        parameters = inspect.signature(self.python_callable).parameters
-        takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-        positional = set(list(parameters)[: len(self.op_args)])
-        offered = {**context, "session": session}
-        keywords = {
-            name: value
-            for name, value in offered.items()
-            if (name in parameters or takes_all) and name not in positional
+    def _register(
+        self,
+        context: Context,
+        hook: SnowMLHook,
+        session: Any,
+        registration: Registration,
+        *,
+        source: str | None = None,
+        replaces: str | None = None,
+    ) -> Registration:
+        """Make the version from its source; without one, complete what is there. Compare a prediction."""
+        keywords: dict[str, Any] = {
+            "replaces": replaces,
+            "platform_fallback": self.platform_fallback,
+            "verify": self.verify,
+            "tolerance": self.tolerance,
         }
-        artifact: Any = self.python_callable(*self.op_args, **{**keywords, **self.op_kwargs})
-        if not isinstance(artifact, ModelArtifact):
-            raise InvalidArgumentError(
-                f"python_callable returned a {type(artifact).__name__}; it must return a ModelArtifact."
+        with fetched(hook, self.model_file if source == "model_file" else None) as file:
+            if session is not None:
+                make = partial(self._make, context, session, file) if source else None
+                note = partial(self._note, context)
+                return register(session, make, registration, **keywords, note=note)
+            self._note(context, registration)  # metrics and comment are not known yet; the version has them
+            told = {"registration": registration.to_dict(), "keywords": keywords}
+            if source:
+                told["defaults"] = self._log_model_arguments()
+                told |= (
+                    {"python": self._source_of_callable()}
+                    if file is None and source == SOURCES[0]
+                    else {"model": self._model_source(file)}
+                )
+            return run_in_other_python(
+                context,
+                told,
+                hook._get_conn_params(),
+                external_python=self.external_python,
+                requirements=self.requirements,
+                venv_cache_path=self.venv_cache_path,
             )
-        return artifact.with_defaults(self._log_model_arguments())
+
+    def _make(self, context: Context, session: Any, file: Path | None) -> ModelArtifact:
+        if self.python_callable is not None:
+            offered = {**context, "session": session}
+            made = train(self.python_callable, self.op_args, self.op_kwargs, **offered)
+        else:
+            made = ModelArtifact(load(self._model_source(file)))
+        return made.with_defaults(self._log_model_arguments())
+
+    def _model_source(self, file: Path | None) -> dict[str, Any]:
+        if file is not None:
+            return {"model_file": str(file)}
+        if self.mlflow_model_uri:
+            return {"mlflow_model_uri": self.mlflow_model_uri}
+        return {
+            "name": self.huggingface_model,
+            "task": self.huggingface_task,
+            "compute_pool_for_log": self.compute_pool_for_log,
+            "secret": self.huggingface_secret,
+        }
+
+    def _source_of_callable(self) -> dict[str, Any]:
+        return {
+            "source": self.get_python_source(),
+            "name": getattr(self.python_callable, "__name__", ""),
+            "op_args": self.op_args,
+            "op_kwargs": self.op_kwargs,
+        }
+
+    def get_python_source(self) -> str:
+        """The callable's source, for the other interpreter."""
+        assert self.python_callable is not None
+        return textwrap.dedent(inspect.getsource(self.python_callable))
+
+    def _copy(
+        self,
+        context: Context,
+        hook: SnowMLHook,
+        session: Any,
+        registration: Registration,
+        replaces: str | None,
+        *,
+        is_new: bool,
+    ) -> Registration:
+        source = hook.resolve_version(str(self.source_model), self.source_version)
+        metrics = {**version_metrics(hook, source.model, source.version), **plain_metrics(self.metrics or {})}
+        functions = [function.target_method for function in source.functions]
+        registration = replace(registration, metrics=metrics, comment=self.comment or "", functions=functions)
+        self._note(context, registration)
+        if replaces:
+            hook.rows(replaces)
+        model = QualifiedName.parse(registration.model)
+        is_new = is_new or replaces == drop_statement(model, registration.version, only=True)
+        copy_version(hook, source, model, registration.version, is_new=is_new)
+        return self._register(context, hook, session, registration)
 
     def _tags(self, hook: SnowMLHook) -> dict[QualifiedName, str]:
         tags = {
@@ -297,21 +475,10 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     # -- afterwards -------------------------------------------------------------------------------------
 
     def _finish(
-        self,
-        hook: SnowMLHook,
-        session: Any,
-        registration: Registration,
-        tags: Mapping[QualifiedName, str],
+        self, hook: SnowMLHook, registration: Registration, tags: Mapping[QualifiedName, str]
     ) -> dict[str, Any]:
-        result = self._result(hook, registration, registration.metrics)
-        if self.verify and registration.check is None:
-            self.log.info(
-                "No prediction is compared: there is no sample here, or no warehouse runs the model."
-            )
-        elif self.verify:
-            compare_prediction(session, registration, self.tolerance)
         set_tags(hook, QualifiedName.parse(registration.model), tags)
-        return result
+        return self._result(hook, registration, registration.metrics)
 
     @staticmethod
     def _result(hook: SnowMLHook, registration: Registration, metrics: Mapping[str, Any]) -> dict[str, Any]:
