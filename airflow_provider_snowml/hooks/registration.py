@@ -21,9 +21,15 @@ def read_registration(hook: SnowMLHook, model: QualifiedName, version: str) -> R
 
 def version_metrics(hook: SnowMLHook, model: QualifiedName, version: str) -> dict[str, Any]:
     """A version's metrics, as snowflake-ml keeps them in its metadata."""
+    return comment_and_metrics(hook, model, version)[1]
+
+
+def comment_and_metrics(hook: SnowMLHook, model: QualifiedName, version: str) -> tuple[str, dict[str, Any]]:
+    """A version's comment and its metrics."""
     rows = hook.rows(f"SHOW VERSIONS LIKE {literal(version)} IN MODEL {model.sql}")
-    metadata = next((row["metadata"] for row in rows if row["name"] == version), None)
-    return dict((json.loads(metadata or "{}") or {}).get("metrics") or {})
+    row = next((row for row in rows if row["name"] == version), {})
+    metadata = json.loads(row.get("metadata") or "{}") or {}
+    return row.get("comment") or "", dict(metadata.get("metrics") or {})
 
 
 def copy_version(

@@ -27,6 +27,7 @@ from airflow_provider_snowml.hooks.model_registration import register
 from airflow_provider_snowml.hooks.model_sources import load, train
 from airflow_provider_snowml.hooks.registration import (
     check_functions,
+    comment_and_metrics,
     copy_version,
     drop_statement,
     read_registration,
@@ -452,9 +453,12 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         is_new: bool,
     ) -> Registration:
         source = hook.resolve_version(str(self.source_model), self.source_version)
-        metrics = {**version_metrics(hook, source.model, source.version), **plain_metrics(self.metrics or {})}
+        comment, metrics = comment_and_metrics(hook, source.model, source.version)
+        metrics |= plain_metrics(self.metrics or {})
         functions = [function.target_method for function in source.functions]
-        registration = replace(registration, metrics=metrics, comment=self.comment or "", functions=functions)
+        registration = replace(
+            registration, metrics=metrics, comment=self.comment or comment, functions=functions
+        )
         self._note(context, registration)
         if replaces:
             hook.rows(replaces)
