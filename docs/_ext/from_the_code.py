@@ -160,8 +160,9 @@ class Contract(_Generated):
         for module in ("contract", "reruns"):
             for node in ast.parse((PACKAGE.parent / "verify" / f"{module}.py").read_text()).body:
                 for call in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
-                    name, belief, *_ = call.args
-                    yield f"| `{name.value}` | {_escaped(belief.value)} |"
+                    if isinstance(call, ast.Call):  # else it is no check
+                        name, belief, *_ = call.args
+                        yield f"| `{name.value}` | {_escaped(belief.value)} |"
 
 
 def _codes(texts: list[str]) -> str:
