@@ -29,6 +29,7 @@ from pendulum import timezone
 
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
+from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 
 if TYPE_CHECKING:
@@ -233,23 +234,14 @@ def flight_delays_retrain():
             return "keep_champion"  # this week's run again, after it was promoted
         return "promote_challenger" if challenger["auc"] >= champion["auc"] + MARGIN else "keep_champion"
 
-    @task
-    def promote(version: str) -> str:
-        """Make the version the champion.
-
-        The default first, in one statement: it is what scoring reads. The alias comes second: it has to be
-        taken from one version before another can have it. Whatever dies in between, a second run ends well.
-        """
-        hook = SnowMLHook()
-        former = find_champion(hook)
-        with hook.session() as session:
-            model = hook.registry(session).get_model(MODEL)
-            model.default = version
-            if former != version:
-                if former:
-                    model.version(former).unset_alias("CHAMPION")
-                model.version(version).set_alias("CHAMPION")
-        return version
+    def promote(task_id: str, version: str) -> SnowMLPromoteModelOperator:
+        """Make the version the champion: the default, which scoring reads, and then the alias."""
+        return SnowMLPromoteModelOperator(
+            task_id=task_id,
+            model_name=MODEL,
+            version_name=version,
+            trained_until="{{ data_interval_start }}",  # the week after that was held out
+        )
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def watch(run_schema: str, version: str) -> dict[str, str]:
@@ -283,8 +275,8 @@ def flight_delays_retrain():
     results = evaluate(run_schema, challenger)
     split_flights(run_schema) >> train
     promoted = [
-        promote.override(task_id="promote_first_champion")(challenger),
-        promote.override(task_id="promote_challenger")(challenger),
+        promote("promote_first_champion", challenger),
+        promote("promote_challenger", challenger),
     ]
     kept = [
         report.override(task_id="keep_champion")(results),
