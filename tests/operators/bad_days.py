@@ -17,7 +17,7 @@ DEFERRABLE = {
     "marked_failed": False,
     "marked_success": False,
     "cleared_deferred": True,
-    "marked_success_deferred": True,
+    "success_deferred": True,
     "triggerer_killed": True,
     "airflow_killed": True,
 }

@@ -117,9 +117,9 @@ def days(scoring_schema, local_snowflake, tmp_path_factory) -> Iterator[Days]:
     marked = {
         "marked_failed": "failed",
         "marked_success": "success",
-        "marked_success_deferred": "success",
+        "success_deferred": "success",
     }
-    deferred = {"cleared_deferred", "marked_success_deferred", "triggerer_killed", "airflow_killed"}
+    deferred = {"cleared_deferred", "success_deferred", "triggerer_killed", "airflow_killed"}
     names = {"worker_killed", "cleared_running", *marked, *deferred}
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -145,7 +145,7 @@ def days(scoring_schema, local_snowflake, tmp_path_factory) -> Iterator[Days]:
             path = f"dags/{name}/dagRuns/{found.runs[name]}/taskInstances/score"
             found.ask(running.patch, path, {"new_state": state})
         # The job of a deferred task is ended by its triggerer, which is killed next.
-        found.wait_for(lambda: found.jobs("marked_success_deferred") == {"A1": "CANCELLED"}, "CANCELLED")
+        found.wait_for(lambda: found.jobs("success_deferred") == {"A1": "CANCELLED"}, "CANCELLED")
         running.kill("triggerer")
         running.start("triggerer")
         for name in sorted(names - {"airflow_killed"}):
@@ -184,7 +184,7 @@ def test_a_running_task_that_is_marked_failed_ends_its_job(days) -> None:
     days.wait_for(lambda: days.jobs("marked_failed") == {"A1": "CANCELLED"}, "CANCELLED")
 
 
-@pytest.mark.parametrize("name", ["marked_success", "marked_success_deferred"])
+@pytest.mark.parametrize("name", ["marked_success", "success_deferred"])
 def test_a_task_that_is_marked_success_needs_its_job_no_more(days, name) -> None:
     """Airflow kills it, or its trigger, as if it were marked failed."""
     assert days.ended(name)["state"] == "success"
