@@ -50,8 +50,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
 
     One of these says where it comes from: ``python_callable``, ``model_file``, ``mlflow_model_uri``,
     ``huggingface_model`` or ``source_model``. The callable runs in the worker, which needs the model's
-    framework. It returns a :class:`ModelArtifact`. A ``session`` argument gets it an open Snowpark session;
-    other arguments come from ``op_args`` and ``op_kwargs``, or from the Airflow context by name. What the
+    framework. It returns a :class:`~airflow_provider_snowml.core.model_artifact.ModelArtifact`.
+    A ``session`` argument gets it an open Snowpark session; other arguments come from ``op_args`` and ``op_kwargs``, or from the Airflow context by name. What the
     artifact leaves out is taken from the operator's arguments of the same names, which are those of
     ``Registry.log_model``.
 
@@ -74,7 +74,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
 
     :param model_name: the model, ``[[database.]schema.]name``.
     :param version_name: the version's name. It is wanted, because a retry must find it.
-    :param python_callable: trains the model and returns a :class:`ModelArtifact`.
+    :param python_callable: trains the model and returns a
+        :class:`~airflow_provider_snowml.core.model_artifact.ModelArtifact`.
     :param model_file: a file with the model: a path, a URL that Airflow's ``ObjectStoragePath`` takes, or
         ``@stage/path``. Its suffix says what it is: .pkl, .pickle, .joblib (scikit-learn and whatever else
         was pickled), .json, .ubj (XGBoost), .txt (LightGBM), .cbm (CatBoost), .pt (TorchScript) or .keras.
