@@ -52,8 +52,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     ``huggingface_model`` or ``source_model``. The callable runs in the worker, which needs the model's
     framework. It returns a :class:`~airflow_provider_snowml.core.model_artifact.ModelArtifact`.
     A ``session`` argument gets it an open Snowpark session; other arguments come from ``op_args`` and
-    ``op_kwargs``, or from the Airflow context by name. What the artifact leaves out is taken from the operator's arguments of the same names, which are those of
-    ``Registry.log_model``.
+    ``op_kwargs``, or from the Airflow context by name. What the artifact leaves out is taken from the
+    operator's arguments of the same names, which are those of ``Registry.log_model``.
 
     A retry after a crash does not trip over the version that the crashed try had made. What is being
     registered is noted first, in the task's state, and lies as ``user_files/snowml/registration.json`` among

@@ -218,7 +218,7 @@ def test_waits_and_watchers_share_one_statement(watched, scoring, local_snowflak
         return await asyncio.gather(*tasks)
 
     try:
-        events = asyncio.run(life())
+        events = asyncio.run(asyncio.wait_for(life(), 240))
         (found,) = [fault for fault in local_snowflake.faults() if fault["id"] == note]
     finally:
         local_snowflake.clear_faults()
