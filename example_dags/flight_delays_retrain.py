@@ -5,12 +5,10 @@ string gives an empty interval). That week is held out. The challenger learns fr
 the champion learned from weeks before that, and both are judged on the same held-out flights. The promoted
 version gets a monitor: how does it do in use, day by day, compared with the weeks that it learned from? ::
 
-    create_run_schema > split_flights > train > evaluate > decide
+    make_run_schema > split_flights > train > contest
 
-    decide > promote_first_champion > watch > monitor > drop_run_schema
-           > promote_challenger     >
-           > keep_champion                            > drop_run_schema
-           > reject_challenger                        >
+    contest > promote > score_training > watch > monitor > drop_run_schema
+            > keep_champion                              > drop_run_schema
 
 What a run computes lies in a schema of its own. It is dropped when the run has succeeded and kept when it has
 failed: that is when somebody wants to look. Every task can be run again: tables are replaced, the version's
@@ -22,15 +20,19 @@ name comes from the week, and promoting twice changes nothing.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow.sdk import CronDataIntervalTimetable, TriggerRule, dag, task
+from airflow.sdk import CronDataIntervalTimetable, dag, task
 from pendulum import timezone
 
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators.champion_challenger import SnowMLChampionChallengerOperator
 from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
 from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
+from airflow_provider_snowml.operators.run_model import SnowMLRunModelOperator
+from airflow_provider_snowml.operators.run_schema import SnowMLRunSchemaOperator
+from airflow_provider_snowml.retry_policy import SNOWML_RETRY_POLICY
 
 if TYPE_CHECKING:
     from snowflake.snowpark import Session
@@ -50,23 +52,8 @@ FEATURES = CATEGORIES + NUMBERS
 FLOOR = 0.58  # a model below this is of no use, whatever the champion does
 MARGIN = 0.005  # what a challenger has to be better by: less is chance, and a promotion has a price
 
-RUN_SCHEMA = "RUN_FLIGHT_DELAYS_{{ data_interval_end | ds_nodash }}"
-
-# A rank that ties share, so that a constant prediction has an area of one half.
-METRICS = """
-SELECT
-    COUNT(*) AS FLIGHTS,
-    AVG(POWER(P_LATE - IFF(LATE, 1, 0), 2)) AS BRIER,
-    (SUM(IFF(LATE, SHARED_RANK, 0)) - COUNT_IF(LATE) * (COUNT_IF(LATE) + 1) / 2)
-        / NULLIF(COUNT_IF(LATE) * COUNT_IF(NOT LATE), 0) AS AUC
-FROM (
-    SELECT
-        LATE,
-        P_LATE,
-        RANK() OVER (ORDER BY P_LATE) + (COUNT(*) OVER (PARTITION BY P_LATE) - 1) / 2 AS SHARED_RANK
-    FROM {predictions}
-) AS RANKED
-"""
+RUN_SCHEMA_PREFIX = "RUN_FLIGHT_DELAYS"
+RUN_SCHEMA = "{{ ti.xcom_pull('make_run_schema')['schema'] }}"
 
 # What a monitor watches: one row per flight that one version has scored, with what happened. A flight that
 # never arrived says nothing about the model, and Snowflake's monitors want no NULLs, so those features stay
@@ -94,15 +81,6 @@ FROM FLIGHT_DELAY_PREDICTIONS P
 JOIN FLIGHT_OUTCOMES O ON O.FLIGHT_DATE = P.FLIGHT_DATE AND O.FLIGHT_ID = P.FLIGHT_ID
 WHERE P.VERSION = '{version}'
 """
-
-
-def find_champion(hook: SnowMLHook) -> str | None:
-    """The version that has the alias CHAMPION; ``None`` before the first promotion.
-
-    The default says less: Snowflake makes a model's first version the default by itself, be it good or not.
-    """
-    versions = hook.model_versions(MODEL) or []
-    return next((version.name for version in versions if "CHAMPION" in version.aliases), None)
 
 
 def fit(session: Session, training_table: str) -> ModelArtifact:
@@ -152,14 +130,11 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
     end_date=datetime(2014, 1, 7, tzinfo=NEW_YORK),
     catchup=False,
     max_active_runs=1,  # a week's champion is the next week's opponent
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=10), "retry_policy": SNOWML_RETRY_POLICY},
     tags=["example", "snowml"],
 )
 def flight_delays_retrain():
-    @task
-    def create_run_schema(run_schema: str) -> str:
-        SnowMLHook().run(f"CREATE SCHEMA IF NOT EXISTS {run_schema}")
-        return run_schema
+    make_run_schema = SnowMLRunSchemaOperator(task_id="make_run_schema", prefix=RUN_SCHEMA_PREFIX)
 
     @task
     def split_flights(run_schema: str, data_interval_start=None, data_interval_end=None) -> dict[str, int]:
@@ -193,57 +168,55 @@ def flight_delays_retrain():
         if_exists="reuse",  # the week's run again: the version is there
     )
 
+    challenger = train.output["version"]
+
+    contest = SnowMLChampionChallengerOperator(
+        task_id="contest",
+        model_name=MODEL,
+        challenger_version=challenger,
+        champion_version="champion",  # whoever has the alias; Snowflake makes the first version the default
+        function_name="predict_proba",
+        input_table=f"{RUN_SCHEMA}.HELD_OUT",
+        label_column="LATE",
+        task="binary_classification",
+        positive_class=True,
+        probability_columns={False: "P_PUNCTUAL", True: "P_LATE"},
+        expressions={"brier": "AVG(POWER(P_LATE - IFF(LABEL, 1, 0), 2))"},
+        metric="roc_auc",
+        floor=FLOOR,
+        min_margin=MARGIN,
+        min_rows=1000,
+        stored_as="held_out",
+        follow_task_ids_if_better="promote",
+        follow_task_ids_if_not_better="keep_champion",
+    )
+
     @task
-    def evaluate(run_schema: str, challenger: str) -> dict[str, dict[str, Any]]:
-        """Judge the challenger and the champion, if there is one, on the same held-out flights.
+    def keep_champion(report: str) -> None:
+        """Say why nothing is promoted."""
+        print(report)
 
-        The challenger also predicts the weeks it learned from: what its monitor will compare with.
-        """
-        hook = SnowMLHook()
-        versions = {"challenger": challenger}
-        if champion := find_champion(hook):
-            versions["champion"] = champion
-        results = {}
-        with hook.session() as session:
-            model = hook.registry(session).get_model(MODEL)
+    promote = SnowMLPromoteModelOperator(
+        task_id="promote",
+        model_name=MODEL,
+        version_name=challenger,
+        trained_until="{{ data_interval_start }}",
+        on_older="keep",  # a week of last month again: the champion has learned more since
+    )
+    promoted = promote.output["version"]
 
-            def predict(version: str, flights: str, predictions: str) -> None:
-                scored = model.version(version).run(session.table(flights), function_name="predict_proba")
-                scored.write.save_as_table(predictions, mode="overwrite")
+    # What the monitor compares with: the flights that the version learned from, as it scores them.
+    score_training = SnowMLRunModelOperator(
+        task_id="score_training",
+        model_name=MODEL,
+        version_name=promoted,
+        function_name="predict_proba",
+        input_table=f"{RUN_SCHEMA}.TRAINING",
+        output_table=f"{RUN_SCHEMA}.TRAINING_PREDICTIONS",
+        write_mode="replace",
+    )
 
-            predict(challenger, f"{run_schema}.TRAINING", f"{run_schema}.TRAINING_PREDICTIONS")
-            for role, version in versions.items():
-                predictions = f"{run_schema}.{role.upper()}_PREDICTIONS"
-                predict(version, f"{run_schema}.HELD_OUT", predictions)
-                metrics = session.sql(METRICS.format(predictions=predictions)).collect()[0]
-                results[role] = {"version": version, "auc": float(metrics.AUC), "brier": float(metrics.BRIER)}
-                print(f"{role} {version}: {metrics}")
-            for name in ("auc", "brier"):
-                model.version(challenger).set_metric(f"held_out_{name}", results["challenger"][name])
-        return results
-
-    @task.branch
-    def decide(results: dict[str, dict[str, Any]]) -> str:
-        """Good enough at all? Then: is there a champion to beat, and is it beaten by enough?"""
-        challenger, champion = results["challenger"], results.get("champion")
-        if challenger["auc"] < FLOOR:
-            return "reject_challenger"
-        if champion is None:
-            return "promote_first_champion"
-        if champion["version"] == challenger["version"]:
-            return "keep_champion"  # this week's run again, after it was promoted
-        return "promote_challenger" if challenger["auc"] >= champion["auc"] + MARGIN else "keep_champion"
-
-    def promote(task_id: str, version: str) -> SnowMLPromoteModelOperator:
-        """Make the version the champion: the default, which scoring reads, and then the alias."""
-        return SnowMLPromoteModelOperator(
-            task_id=task_id,
-            model_name=MODEL,
-            version_name=version,
-            trained_until="{{ data_interval_start }}",  # the week after that was held out
-        )
-
-    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    @task
     def watch(run_schema: str, version: str) -> dict[str, str]:
         """Say what the promoted version's monitor watches, and what is normal.
 
@@ -261,33 +234,12 @@ def flight_delays_retrain():
         )
         return {"monitor": f"{MODEL}_MONITOR_{version}", "source": source, "baseline": baseline}
 
-    @task
-    def report(results: dict[str, dict[str, Any]]) -> None:
-        """Say why nothing is promoted."""
-        print(f"Floor {FLOOR}, margin {MARGIN}: {results}")
-
-    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
-    def drop_run_schema(run_schema: str) -> None:
-        SnowMLHook().run(f"DROP SCHEMA IF EXISTS {run_schema}")
-
-    run_schema = create_run_schema(RUN_SCHEMA)
-    challenger = train.output["version"]
-    results = evaluate(run_schema, challenger)
-    split_flights(run_schema) >> train
-    promoted = [
-        promote("promote_first_champion", challenger),
-        promote("promote_challenger", challenger),
-    ]
-    kept = [
-        report.override(task_id="keep_champion")(results),
-        report.override(task_id="reject_challenger")(results),
-    ]
-    watched = watch(RUN_SCHEMA, challenger)
+    watched = watch(RUN_SCHEMA, promoted)
     monitor = SnowMLCreateMonitorOperator(
         task_id="monitor",
         monitor_name=watched["monitor"],
         model_name=MODEL,
-        version_name=challenger,
+        version_name=promoted,
         function_name="predict_proba",
         source=watched["source"],
         baseline=watched["baseline"],
@@ -300,10 +252,13 @@ def flight_delays_retrain():
         refresh_interval="1 day",  # scoring adds one day's flights at a time
         if_exists="reuse",  # the week's run again: the monitor is there
     )
-    drop = drop_run_schema(RUN_SCHEMA)
-    decide(results) >> [*promoted, *kept]
-    promoted >> watched >> monitor >> drop
-    kept >> drop
+    drop_run_schema = SnowMLRunSchemaOperator(
+        task_id="drop_run_schema", prefix=RUN_SCHEMA_PREFIX
+    ).as_teardown(setups=make_run_schema)
+
+    make_run_schema >> split_flights(RUN_SCHEMA) >> train >> contest
+    contest >> promote >> score_training >> watched >> monitor >> drop_run_schema
+    contest >> keep_champion(contest.output["report"]) >> drop_run_schema
 
 
 flight_delays_retrain()

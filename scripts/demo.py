@@ -252,9 +252,10 @@ def summary(
     lines.append(f"  {'version':12}{'trained on':>12}{'AUC held out':>14}{'Brier':>8}")
     for found in versions(connection):
         metrics = found["metrics"]
+        held_out = metrics["held_out"]["challenger"]["metrics"]
         lines.append(
-            f"  {found['name']:12}{metrics['training_flights']:>12,}{metrics['held_out_auc']:>14.3f}"
-            f"{metrics['held_out_brier']:>8.3f}" + ("   champion" if "CHAMPION" in found["aliases"] else "")
+            f"  {found['name']:12}{metrics['training_flights']:>12,}{held_out['roc_auc']:>14.3f}"
+            f"{held_out['brier']:>8.3f}" + ("   champion" if "CHAMPION" in found["aliases"] else "")
         )
     lines += ["", "Predictions, made an hour before each flight was to leave, and the flights that arrived"]
     lines.append(

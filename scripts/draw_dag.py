@@ -25,7 +25,8 @@ def graph(dag_id: str) -> str:
     ]
     for task in dag.tasks:
         name = type(task).__name__
-        fill, line = OURS if name.startswith("SnowML") else BRANCH if "Branch" in name else OTHER
+        is_branch = getattr(task, "inherits_from_skipmixin", False)
+        fill, line = BRANCH if is_branch else OURS if name.startswith("SnowML") else OTHER
         lines.append(f'"{task.task_id}" [fillcolor="{fill}" color="{line}"];')
         lines += [f'"{task.task_id}" -> "{other}";' for other in sorted(task.downstream_task_ids)]
     return "digraph {\n" + "\n".join(lines) + "\n}"

@@ -48,7 +48,7 @@ def take(airflow: Airflow, into: Path) -> None:
         browser.picture(into / "airflow_flight_delays_score.png")
     with pages(airflow.url, height=600) as browser:
         browser.log_in("admin", airflow.password or "")
-        browser.graph(graph, "train", "evaluate", "decide")
+        browser.graph(graph, "train", "contest", "promote")
         browser.picture(into / "airflow_flight_delays_retrain.png")
 
 

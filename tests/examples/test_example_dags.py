@@ -45,41 +45,18 @@ def test_nothing_runs_for_today(dags):
     assert dags["flight_delays_serve"].schedule is None
 
 
-def test_retraining_branches_into_four_outcomes_and_drops_what_succeeded(dags):
+def test_retraining_has_two_outcomes_and_a_schema_of_its_own(dags):
     dag = dags["flight_delays_retrain"]
-    outcomes = {"promote_first_champion", "promote_challenger", "keep_champion", "reject_challenger"}
-    assert dag.get_task("decide").downstream_task_ids == outcomes
-    assert dag.get_task("watch").upstream_task_ids >= {"promote_first_champion", "promote_challenger"}
-    assert dag.get_task("monitor").upstream_task_ids >= {"watch"}
+    contest, promote = dag.get_task("contest"), dag.get_task("promote")
+    assert contest.downstream_task_ids == {"promote", "keep_champion"}
+    assert (contest.floor, contest.min_margin, contest.champion_version) == (0.58, 0.005, "champion")
+    # A version is promoted by its name, and only if the contest says so.
+    assert promote.upstream_task_ids == {"train", "contest"}
     drop = dag.get_task("drop_run_schema")
-    assert drop.upstream_task_ids == {"monitor", "keep_champion", "reject_challenger"}
-    assert drop.trigger_rule == "none_failed_min_one_success"
+    assert drop.is_teardown
+    assert drop.upstream_task_ids == {"make_run_schema", "monitor", "keep_champion"}
     assert dag.get_task("train").upstream_task_ids == {"split_flights"}
     assert dag.max_active_runs == 1
-
-
-@pytest.mark.parametrize(
-    ("challenger", "champion", "outcome"),
-    [
-        (0.50, None, "reject_challenger"),
-        (0.50, 0.40, "reject_challenger"),
-        (0.60, None, "promote_first_champion"),
-        (0.60, 0.59, "promote_challenger"),
-        (0.60, 0.599, "keep_champion"),
-        (0.60, 0.70, "keep_champion"),
-    ],
-)
-def test_promotion_needs_a_floor_and_a_margin(dags, challenger, champion, outcome):
-    results = {"challenger": {"version": "V2", "auc": challenger}}
-    if champion is not None:
-        results["champion"] = {"version": "V1", "auc": champion}
-    assert dags["flight_delays_retrain"].get_task("decide").python_callable(results) == outcome
-
-
-def test_a_promoted_week_that_runs_again_keeps_its_champion(dags):
-    itself = {"version": "V1", "auc": 0.7}
-    decide = dags["flight_delays_retrain"].get_task("decide").python_callable
-    assert decide({"challenger": itself, "champion": itself}) == "keep_champion"
 
 
 def test_scoring_is_a_chain_over_one_day(dags):

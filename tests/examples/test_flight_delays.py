@@ -50,13 +50,12 @@ def test_load_retrain_twice_and_score_a_day_twice(dags, run, connection):
     assert one(cursor, f"SELECT COUNT(*), {keys} FROM FLIGHT_FEATURES") == (336_776, 336_776)
 
     first = run(dags["flight_delays_retrain"], "2013-01-21")
-    assert first["promote_first_champion"] == "success"
-    assert first["promote_challenger"] == "skipped"
+    assert (first["promote"], first["keep_champion"]) == ("success", "skipped")
     assert first["monitor"] == "success"
     assert {"CHAMPION", "DEFAULT"} <= set(versions(cursor)["V20130121"])
 
     second = run(dags["flight_delays_retrain"], "2013-01-28")
-    assert second["promote_challenger"] == "success"
+    assert second["promote"] == "success"
     assert {"CHAMPION", "DEFAULT"} <= set(versions(cursor)["V20130128"])
     assert "CHAMPION" not in versions(cursor)["V20130121"]
     assert not cursor.execute("SHOW SCHEMAS LIKE 'RUN_FLIGHT_DELAYS_%'").fetchall()
@@ -84,11 +83,11 @@ def check_monitors(cursor) -> None:
             {
                 "name": "BASELINE",
                 "database_name": "SNOWML",
-                "schema_name": f"RUN_FLIGHT_DELAYS_{day}",
+                "schema_name": f"RUN_FLIGHT_DELAYS_{start}T110000",
                 "status": "DELETED",
             },
         )
-        for day in ("20130121", "20130128")
+        for start, day in (("20130114", "20130121"), ("20130121", "20130128"))
     ]
 
     def metric(function: str, *arguments: str, version: str = "V20130128") -> list[dict]:
