@@ -30,19 +30,21 @@ def test_batch_load_service_and_monitor(no_snowflake_ml, task_context) -> None:
         task_id="batch",
         model_name="M",
         function_name="predict",
-        input_query="SELECT ID, F1, F2, DAY FROM X",
+        input_query="SELECT ID, F1, F2, DAY FROM X WHERE DAY = '2013-06-01'",
         compute_pool=place.pool,
         output_stage_location="@ST/without",
         poll_interval=0.2,
         deferrable=False,
     ).execute(task_context("batch"))
-    assert batch["output_rows"] == 60
+    assert batch["output_rows"] == 30
     loaded = SnowMLLoadPredictionsOperator(
         task_id="load",
         job_output_location=batch["job_output_location"],
         output_table="WITHOUT_SNOWFLAKE_ML",
+        replace_column="DAY",
+        replace_value="2013-06-01",
     ).execute(task_context("load"))
-    assert loaded["rows"] == 60
+    assert loaded["rows"] == 30
 
     service: dict[str, Any] = {"service_name": "WITHOUT_SNOWFLAKE_ML"}
     made = SnowMLCreateServiceOperator(
