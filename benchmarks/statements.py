@@ -106,6 +106,11 @@ REASONS = {
     r"SHOW PARAMETERS LIKE 'QUOTED_IDENTIFIERS": SDK + "how columns are spelt",
     r"WITH SNOWPARK_ML_MODEL_INFERENCE": SDK + "the query's columns; it is described and not run",
     r'SELECT "': SDK + "the query's columns; it is described and not run",
+    # The version's first prediction, compared with what it gives in the worker.
+    r"CREATE TEMP (STAGE|FILE FORMAT|TABLE)": SDK + "where write_pandas puts the sample",
+    r"SELECT COLUMN_NAME, TYPE FROM table\(infer_schema": SDK + "the types of the sample",
+    r"COPY INTO identifier\(": SDK + "the sample, into a temporary table",
+    r"SELECT CAST \(": "one prediction of the sample, as the version gives it",
     r"select system\$cancel_all_queries": SDK + "closing the session",
 }
 
