@@ -288,8 +288,12 @@ def test_a_time_out_says_what_the_job_printed_and_keeps_it(scoring, task_context
 def test_a_deferred_task_has_its_execution_timeout_from_the_start_of_its_try(scoring, task_context) -> None:
     """Airflow 3.3 does not watch it meanwhile, and begins to count anew after the wait."""
     begun = datetime.now(UTC) - timedelta(seconds=100)
-    task = slow("late_try", deferrable=True, execution_timeout=timedelta(seconds=105))
     context = task_context("late_try", started=begun)
+    with pytest.raises(TaskDeferred) as deferred:
+        slow("late_try", deferrable=True, execution_timeout=timedelta(seconds=1000)).execute(context)
+    assert deferred.value.trigger.limits["deadline"] == (begun + timedelta(seconds=1000)).timestamp()
+    wait_for(lambda: jobs(scoring, "bad_day_late_try") == {"A1": "RUNNING"}, "RUNNING")
+    task = slow("late_try", deferrable=True, execution_timeout=timedelta(seconds=101))
     with pytest.raises(BatchJobTimeoutError, match=r"(?s)longer than allowed"):
         finish(task, context)
     wait_for(lambda: jobs(scoring, "bad_day_late_try") == {"A1": "CANCELLED"}, "CANCELLED")
