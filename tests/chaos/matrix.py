@@ -221,7 +221,7 @@ def mutate(it: Matrix, names: Sequence[str], *, whole: bool) -> bool:
     for name in names:
         cases: list[Case] = []
         for subject in MUTATIONS[name].subjects:
-            points = it.points(subject, name if whole else None)
+            points = it.points(subject, name)
             cases += (
                 points if whole else sorted(sample(points, MUTATED), key=lambda case: not case.is_telling)
             )

@@ -10,6 +10,9 @@ from matrix import Case, matrix, mutate, sample
 from subjects import SUBJECTS
 from world import SCHEMA
 
+# All lives are lived in one fixture, and each test would wait for it in vain on a slow machine.
+pytestmark = pytest.mark.timeout(1800)
+
 KILLED = [name for name, subject in SUBJECTS.items() if not subject.bad_day]
 BAD_DAYS = [name for name in SUBJECTS if name not in KILLED and "slow" not in name]
 MOST = 3  # cases of each
