@@ -378,7 +378,7 @@ def test_jobs_outlive_a_killed_server_but_not_a_stopped_one(tmp_path):
         assert status(server, "LONG") in ("PENDING", "RUNNING")
         with snowflake.connector.connect(**server.connection_parameters) as connection:
             answer = connection.cursor().execute("SELECT SNOWML.PUBLIC.M!SLEEP(0)").fetchone()
-        assert answer == ('{"SLEPT": 0.0}',)
+        assert json.loads(answer[0]) == {"SLEPT": 0.0}
         deadline = time.monotonic() + WAIT
         while status(server, "QUICK") not in ("DONE", "FAILED") and time.monotonic() < deadline:
             time.sleep(0.2)
