@@ -437,7 +437,7 @@ def test_bad_input(scoring, output, task_context) -> None:
         load("@ST/x", "T", replace_column="a b").execute(context)
     with pytest.raises(InvalidNameError, match="no valid job_output_location"):
         load("ST/x", "T").execute(context)
-    with pytest.raises(StageNotFoundError, match="has: BUCKET, ST"):
+    with pytest.raises(StageNotFoundError, match=r"no stage .* has: \w"):
         load("@NOPE/x", "T").execute(context)
     with pytest.raises(InvalidArgumentError, match="expected_rows is 'x'"):
         load("@ST/x", "T", expected_rows="x").execute(context)

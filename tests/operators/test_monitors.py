@@ -254,7 +254,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "if_exists": ({"if_exists": "next"}, InvalidArgumentError, "'fail', 'reuse', 'replace'"),
     "name": ({"monitor_name": "w 1"}, InvalidNameError, "no valid monitor name"),
     "schema": ({"monitor_name": "SNOWML.PUBLIC.W"}, InvalidArgumentError, "its model's schema"),
-    "model": ({"model_name": "NOPE"}, ModelNotFoundError, "has: .*M, SLOW"),
+    "model": ({"model_name": "NOPE"}, ModelNotFoundError, r"no model .*NOPE.* has: \w"),
     "version": ({"version_name": "V9"}, ModelVersionNotFoundError, "V1 .*V2"),
     "function": ({"function_name": "nope"}, ModelFunctionNotFoundError, "predict_proba"),
     "which function": ({"function_name": None}, ModelFunctionNotFoundError, "name one of them"),

@@ -346,7 +346,7 @@ BAD = {
     "no column": ({"write_mode": "replace_where"}, InvalidArgumentError, "replace_column is None"),
     "needless column": ({"replace_column": "DAY"}, InvalidArgumentError, "only with it"),
     "no input": ({"input_table": ""}, InvalidArgumentError, "got none of them"),
-    "model": ({"model_name": "NOPE"}, ModelNotFoundError, "has: .*M, SLOW"),
+    "model": ({"model_name": "NOPE"}, ModelNotFoundError, r"no model .*NOPE.* has: \w"),
     "version": ({"version_name": "V9"}, ModelVersionNotFoundError, "V1 .*V2"),
     "function": ({"function_name": "nope"}, ModelFunctionNotFoundError, "predict_proba"),
     "column": ({"input_query": "SELECT F1 FROM X"}, InputColumnsError, "wants F2"),

@@ -151,7 +151,7 @@ def test_bad_input(scoring) -> None:
         sensor(None, "ST/x").execute(CONTEXT)
     with pytest.raises(InvalidNameError, match="no valid job_name"):
         sensor("a b", "@ST/x").execute(CONTEXT)
-    with pytest.raises(StageNotFoundError, match="has: BUCKET, ST"):
+    with pytest.raises(StageNotFoundError, match=r"no stage .* has: \w"):
         sensor(None, "@NOPE/x").execute(CONTEXT)
     with pytest.raises(JobNotFoundError, match=r"no such job within 0\.5 s"):
         sensor("NOPE", "@ST/x", grace=0.5).execute(CONTEXT)
