@@ -191,7 +191,7 @@ def test_what_makes_no_sense_is_refused(scoring, contest, arguments, error, says
 
 DAG_FILE = """
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG
+from airflow.sdk import DAG, TaskGroup
 from airflow_provider_snowml.operators.champion_challenger import SnowMLChampionChallengerOperator
 
 with DAG("gate", schedule=None) as dag:
