@@ -92,17 +92,18 @@ def test_of_two_runs_that_replace_each_other_the_first_fails_for_good(scoring, t
 def test_what_a_hanging_try_submits_after_a_clear_fails_at_once(
     scoring, task_context, local_snowflake
 ) -> None:
-    hold = local_snowflake.fault("hold", statement=r"^EXECUTE INFERENCE[\s\S]*_LATE_")
+    hold = local_snowflake.fault("hold", statement=r"^EXECUTE INFERENCE[\s\S]*_HANGING_")
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(slow("late", 600).execute, task_context("late"))
+        late = pool.submit(slow("hanging", 600).execute, task_context("hanging"))
         while not any(fault["id"] == hold and fault["held"] for fault in local_snowflake.faults()):
             assert not late.done(), late.exception()
-        cleared = slow("late", 0).execute(task_context("late", clear_number=1))
+            time.sleep(0.2)
+        cleared = slow("hanging", 0).execute(task_context("hanging", clear_number=1))
         local_snowflake.release(hold, "drop")  # the client sends it once more
         with pytest.raises(SnowMLError):
             late.result(120)
     assert cleared["attempt"] == 2
-    assert jobs(scoring, "late") == {"A1": "FAILED", "A2": "DONE"}
+    assert jobs(scoring, "hanging") == {"A1": "FAILED", "A2": "DONE"}
 
 
 def test_changed_arguments_end_the_old_job_and_run_the_next_attempt(scoring, task_context) -> None:
