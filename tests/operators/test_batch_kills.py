@@ -42,7 +42,7 @@ from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOper
 
 PROGRAM = Path(__file__).with_name("killed_dag.py")
 WORKER = Path(__file__).with_name("worker.py")
-SUPERVISOR_GRACE = 10  # seconds from SIGTERM to SIGKILL; Airflow gives 5, but not to two tests on two cores
+SUPERVISOR_GRACE = 5  # seconds from SIGTERM to SIGKILL
 
 
 def slow(task_id: str, seconds: float = 120, **arguments: Any) -> SnowMLBatchInferenceOperator:
