@@ -93,7 +93,7 @@ class StageNotFoundError(NotFoundError):
 
 
 class StageNotInternalError(InvalidArgumentError):
-    """The stage is an external one; batch jobs write to internal stages only."""
+    """The stage is an external one; batch jobs and PUT take internal ones only."""
 
 
 class ComputePoolNotFoundError(NotFoundError):
@@ -124,6 +124,22 @@ class ModelVersionExistsError(SnowMLError):
     """The model version exists already, and ``if_exists`` does not allow what would be needed."""
 
     on_retry = "A retry fails the same way until the version is gone or if_exists is changed."
+
+
+class ModelExistsError(SnowMLError):
+    """There is a model of the name that a model should get."""
+
+    on_retry = "A retry fails the same way until that model is gone or another name is chosen."
+
+
+class ExportExistsError(SnowMLError):
+    """There is something else where a model should be exported to."""
+
+    on_retry = "A retry fails the same way until that is gone, or path or if_exists is changed."
+
+
+class ModelNotExportableError(InvalidArgumentError):
+    """The model has no files of a user's: Cortex fine-tuning made it."""
 
 
 class ModelLimitError(InvalidArgumentError):

@@ -92,12 +92,14 @@ class CatalogVersion:
     :param created_on: when it was made, in ISO format.
     :param aliases: its aliases, Snowflake's own among them.
     :param metadata: its metadata; snowflake-ml keeps the metrics in it.
+    :param comment: its comment.
     """
 
     name: str
     created_on: str = ""
     aliases: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    comment: str = ""
 
     @property
     def sql(self) -> str:
@@ -112,14 +114,16 @@ class CatalogVersion:
     @property
     def metrics(self) -> dict[str, Any]:
         """Its metrics, without the record of its promotion."""
-        return {name: value for name, value in self._metrics().items() if name != RECORD}
+        return {name: value for name, value in self.all_metrics.items() if name != RECORD}
 
     @property
     def promotion(self) -> Promotion | None:
         """What is recorded of its promotion."""
-        return Promotion.from_dict(self._metrics().get(RECORD))
+        return Promotion.from_dict(self.all_metrics.get(RECORD))
 
-    def _metrics(self) -> Mapping[str, Any]:
+    @property
+    def all_metrics(self) -> Mapping[str, Any]:
+        """Its metrics, and the record among them."""
         metrics = self.metadata.get("metrics")
         return metrics if isinstance(metrics, Mapping) else {}
 
@@ -343,17 +347,30 @@ def rollback_steps(
 def _record(
     model: QualifiedName, version: CatalogVersion, promotion: Promotion, metrics: Mapping[str, Any]
 ) -> Step:
-    metadata = {
-        **_METADATA_SCHEMA,
-        **version.metadata,
-        "metrics": {**metrics, **version.metrics, RECORD: promotion.to_dict()},
-    }
+    all_metrics = {**metrics, **version.metrics, RECORD: promotion.to_dict()}
+    return metrics_step(model, version, all_metrics, what=f"record it on {version.name}")
+
+
+def metadata_with(version: CatalogVersion, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A version's metadata with other metrics, as snowflake-ml writes them."""
+    return {**_METADATA_SCHEMA, **version.metadata, "metrics": dict(metrics)}
+
+
+def metrics_step(
+    model: QualifiedName, version: CatalogVersion, metrics: Mapping[str, Any], *, what: str
+) -> Step:
+    """Write all metrics of a version.
+
+    :param model: the model.
+    :param version: the version as it is now.
+    :param metrics: all metrics that it is to have.
+    :param what: what for, for the log.
+    :raises InvalidNameError: if they hold ``$$``.
+    """
     # snowflake-ml writes the metadata anew with each metric, between two $$.
-    text = refuse_dollar_quotes(json.dumps(metadata), what=f"record of the promotion of {version.name}")
-    return Step(
-        f"record it on {version.name}",
-        f"ALTER MODEL {model.sql} MODIFY VERSION {version.sql} SET METADATA = {literal(text)}",
-    )
+    metadata = json.dumps(metadata_with(version, metrics))
+    text = refuse_dollar_quotes(metadata, what=f"metadata of {version.name}")
+    return Step(what, f"ALTER MODEL {model.sql} MODIFY VERSION {version.sql} SET METADATA = {literal(text)}")
 
 
 def _cutover(model: CatalogModel, version: CatalogVersion, previous: str | None, marks: Marks) -> list[Step]:
@@ -362,7 +379,7 @@ def _cutover(model: CatalogModel, version: CatalogVersion, previous: str | None,
     steps = []
     if not version.is_default:
         steps.append(Step(f"make {version.name} the default", f"{alter} SET DEFAULT_VERSION = {version.sql}"))
-    steps += _alias_steps(model, version, model.find(previous), marks)
+    steps += alias_steps(model, version, model.find(previous), marks)
     if marks.tag is not None and model.tag_value != version.name:
         steps.append(Step(f"set tag {marks.tag}", f"{alter} SET TAG {marks.tag} = {literal(version.name)}"))
     if marks.comment is not None and model.comment != marks.comment:
@@ -370,7 +387,7 @@ def _cutover(model: CatalogModel, version: CatalogVersion, previous: str | None,
     return steps
 
 
-def _alias_steps(
+def alias_steps(
     model: CatalogModel, version: CatalogVersion, previous: CatalogVersion | None, marks: Marks
 ) -> list[Step]:
     """An alias is taken from one version before another can have it, and a version has one.

@@ -62,13 +62,18 @@ def with_marks(
     """
     name = model.name
     if tag is not None:
-        value = hook.value(f"SELECT SYSTEM$GET_TAG({literal(tag.sql)}, {literal(name.sql)}, 'MODULE')")
-        model = replace(model, tag_value=value)
+        model = replace(model, tag_value=tag_value(hook, tag, name))
     if comment:
         rows = hook.rows(f"SHOW MODELS LIKE {literal(name.name.name)} IN SCHEMA {name.parent.sql}")
         shown = [str(row["comment"] or "") for row in rows if row["name"] == name.name.name]
         model = replace(model, comment=next(iter(shown), ""))
     return model
+
+
+def tag_value(hook: SnowMLHook, tag: QualifiedName, model: QualifiedName) -> str | None:
+    """The value that a model's tag has; ``None`` if it has none. The tag must be there."""
+    value = hook.value(f"SELECT SYSTEM$GET_TAG({literal(tag.sql)}, {literal(model.sql)}, 'MODULE')")
+    return None if value is None else str(value)
 
 
 def check_tag(hook: SnowMLHook, tag: QualifiedName, *, create: bool) -> None:
@@ -137,4 +142,5 @@ def _version(row: dict[str, Any]) -> CatalogVersion:
         created_on.astimezone(UTC).isoformat() if isinstance(created_on, datetime) else str(created_on),
         tuple(json.loads(row["aliases"] or "[]")),
         json.loads(row["metadata"] or "{}"),
+        str(row["comment"] or ""),
     )

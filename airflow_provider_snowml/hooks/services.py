@@ -144,16 +144,17 @@ def find_service(hook: SnowMLHook, service: QualifiedName) -> FoundService | Non
         rows = hook.rows(f"DESCRIBE SERVICE {service.sql}")
     except ObjectNotFoundError:
         return None
-    return _found(rows[0]) if rows else None
+    return found_service(rows[0]) if rows else None
 
 
 def list_services(hook: SnowMLHook, schema: SchemaName) -> dict[str, FoundService]:
     """A schema's services by their bare names; jobs are left out."""
     rows = hook.rows(f"SHOW SERVICES EXCLUDE JOBS IN SCHEMA {schema.sql}")
-    return {str(row["name"]): _found(row) for row in rows}
+    return {str(row["name"]): found_service(row) for row in rows}
 
 
-def _found(row: Row) -> FoundService:
+def found_service(row: Row) -> FoundService:
+    """A service as SHOW or DESCRIBE describes it."""
     name = QualifiedName(*(Identifier.of(row[key]) for key in ("database_name", "schema_name", "name")))
     return FoundService(
         name=name,

@@ -311,7 +311,7 @@ class SnowMLHook(SnowflakeHook):
             )
         if "INTERNAL" not in str(found[0]["type"]).upper():
             raise StageNotInternalError(
-                f"The stage {stage} is {found[0]['type']}; batch inference reads and writes internal "
+                f"The stage {stage} is {found[0]['type']}; batch jobs and PUT take internal "
                 "stages only: CREATE STAGE ... ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')."
             )
 

@@ -15,6 +15,7 @@ from . import (  # noqa: F401
     compute_pools,
     copying,
     deployments,
+    finetuning,
     information,
     jobs,
     models,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SYSTEM_ALIASES = ("DEFAULT", "FIRST", "LAST")
 PLATFORMS = ["WAREHOUSE", "SNOWPARK_CONTAINER_SERVICES"]
+USER_MODEL = "USER_MODEL"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Model:
     default: str
     versions: list[Version]
     tags: dict[str, str] = field(default_factory=dict)
+    model_type: str = USER_MODEL
 
     def find(self, name_or_alias: str) -> Version | None:
         """A version by name, by alias, or by the system aliases DEFAULT, FIRST and LAST."""
@@ -128,6 +130,7 @@ class Model:
             "default": self.default,
             "versions": [asdict(v) for v in self.versions],
             "tags": self.tags,
+            "model_type": self.model_type,
         }
 
 
@@ -145,6 +148,7 @@ def from_object(found: Object) -> Model:
         data["default"],
         versions,
         data["tags"],
+        data.get("model_type", USER_MODEL),
     )
 
 

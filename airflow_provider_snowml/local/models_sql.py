@@ -289,7 +289,7 @@ def _model_row(model: Model) -> dict[str, Any]:
     return {
         "created_on": model.created_on,
         "name": model.name.name,
-        "model_type": "USER_MODEL",
+        "model_type": model.model_type,
         "database_name": model.name.database,
         "schema_name": model.name.schema,
         "comment": model.comment,

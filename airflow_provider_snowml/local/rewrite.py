@@ -144,7 +144,11 @@ class Rewriter:
         select.set("expressions", named)
 
     def _scalar(self, node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Anonymous):
+        if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Anonymous):
+            # SNOWFLAKE.CORTEX.FINETUNE(...)
+            name = node.sql("snowflake").partition("(")[0].upper()
+            node = node.expression if name in functions.SYSTEM else node
+        elif isinstance(node, exp.Anonymous):
             name = str(node.this).upper()
         elif isinstance(node, exp.Func):
             name = node.sql_name().upper()

@@ -136,6 +136,17 @@ def as_text(value: Any) -> str | None:
     return str(value) if value not in (None, "", "None") else None
 
 
+def true_or_false(name: str, value: Any) -> bool:
+    """An argument that is true or false, also as a template's text.
+
+    :raises InvalidArgumentError: if it is neither.
+    """
+    found = {"true": True, "false": False}.get(str(value).lower())
+    if found is None:
+        raise InvalidArgumentError(f"{name} is {value!r}; it must be true or false.")
+    return found
+
+
 def whole_number(name: str, value: Any, *, at_least: int = 1) -> int | None:
     """An argument that is a whole number, may be a text, and may be left out.
 

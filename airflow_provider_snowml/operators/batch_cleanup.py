@@ -35,6 +35,7 @@ from airflow_provider_snowml.operators.base import (
     run_of,
     seconds,
     task_states,
+    true_or_false,
 )
 
 
@@ -45,13 +46,13 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
     ``load >> clean_up.as_teardown(setups=score)``. The earlier attempts of the same work go with it. Or, with
     ``output_stage_location``, all that are older than ``older_than``, whether they ended well or not.
 
-    Only what a job of :class:`.SnowMLBatchInferenceOperator` in this DAG made is removed, and only once it
-    has ended. Each step is safe to be interrupted, and a retry finishes what was begun. What was cleaned up
-    before is nothing to do.
+    Only what a job of :class:`.SnowMLBatchInferenceOperator` in this DAG made is removed, or in the one that
+    ``job_dag_id`` names, and only once it has ended. Each step is safe to be interrupted, and a retry
+    finishes what was begun. What was cleaned up before is nothing to do.
 
     XCom: ``{"attempts", "jobs", "files", "left_alone"}``, how many attempts were removed, of how many job
     services (an empty input had none) and files, and how many attempts were not: those that live, that are
-    not this DAG's, or that are not old enough.
+    not this DAG's, or that are not old enough. With ``plan_only``, what would be.
 
     Privileges: READ and WRITE on the stage; OWNERSHIP of the jobs, which comes with having made them. See
     https://docs.snowflake.com/en/sql-reference/sql/drop-service.
@@ -60,6 +61,9 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
     :param output_stage_location: the directory that jobs write theirs into.
     :param older_than: with ``output_stage_location``: a ``timedelta`` or seconds since the last file of an
         attempt was written. It should leave time for the loads that are still to come.
+    :param job_dag_id: with ``output_stage_location``: the DAG whose jobs these are, if it is another one than
+        this.
+    :param plan_only: remove nothing, and say in the log what would be.
     :param keep_on_failure: as a teardown, which runs whatever happened, remove nothing and be skipped unless
         every task directly upstream has succeeded. Let the load be one of them.
     :raises InvalidArgumentError: (or a subclass) for arguments that make no sense.
@@ -72,6 +76,8 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         "job_output_location",
         "output_stage_location",
         "older_than",
+        "job_dag_id",
+        "plan_only",
     )
 
     def __init__(
@@ -80,6 +86,8 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         job_output_location: str | None = None,
         output_stage_location: str | None = None,
         older_than: timedelta | float | str | None = None,
+        job_dag_id: str | None = None,
+        plan_only: bool | str = False,
         keep_on_failure: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -87,6 +95,8 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         self.job_output_location = job_output_location
         self.output_stage_location = output_stage_location
         self.older_than = older_than
+        self.job_dag_id = job_dag_id
+        self.plan_only = plan_only
         self.keep_on_failure = keep_on_failure
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -99,13 +109,18 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
             raise InvalidArgumentError(
                 f"older_than is {self.older_than!r}: it goes with output_stage_location, and only with it."
             )
+        if mode == "job_output_location" and as_text(self.job_dag_id):
+            raise InvalidArgumentError(
+                f"job_dag_id is {self.job_dag_id!r}: one job's output is removed by its own DAG only."
+            )
+        plan_only = true_or_false("plan_only", self.plan_only)
         if self.is_teardown and self.keep_on_failure:
             self._keep_on_failure(context)
         hook = self.get_hook()
         with hook.open_connection():
             if mode == "job_output_location":
-                return self._one_job(hook, context)
-            return self._sweep(hook, context)
+                return self._one_job(hook, context, plan_only)
+            return self._sweep(hook, context, plan_only)
 
     def _keep_on_failure(self, context: Context) -> None:
         tasks = sorted(self.upstream_task_ids)
@@ -118,7 +133,7 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
                 f"Nothing is removed, since not all before it succeeded: {_listed(others)}."
             )
 
-    def _one_job(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
+    def _one_job(self, hook: SnowMLHook, context: Context, plan_only: bool) -> dict[str, Any]:
         location = StageLocation.parse(
             str(self.job_output_location), hook.default_schema(), what="job_output_location"
         )
@@ -146,9 +161,9 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
             raise BatchJobConflictError(f"{location} belongs to a newer try: the run was cleared since.")
         # The earlier ones first: the latest is what a new try of the batch task goes by.
         earlier = [remains for remains in found if remains.attempt < last.attempt]
-        return self._remove(hook, base, context, [*earlier, last], must=last)
+        return self._remove(hook, base, manifest.dag_id, [*earlier, last], plan_only, must=last)
 
-    def _sweep(self, hook: SnowMLHook, context: Context) -> dict[str, Any]:
+    def _sweep(self, hook: SnowMLHook, context: Context, plan_only: bool) -> dict[str, Any]:
         age = seconds("older_than", self.older_than)
         base = StageLocation.parse(
             str(self.output_stage_location), hook.default_schema(), what="output_stage_location"
@@ -160,25 +175,27 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
         # An attempt goes only with those before it: the latest is what a new try of its task goes by.
         kept = {remains.stem: remains.attempt for remains in reversed(found) if _is_young(remains, now, age)}
         old = [remains for remains in found if remains.attempt < kept.get(remains.stem, remains.attempt + 1)]
-        summary = self._remove(hook, base, context, old)
+        dag_id = as_text(self.job_dag_id) or context["ti"].dag_id
+        summary = self._remove(hook, base, dag_id, old, plan_only)
         return {**summary, "left_alone": summary["left_alone"] + len(found) - len(old)}
 
     def _remove(
         self,
         hook: SnowMLHook,
         base: StageLocation,
-        context: Context,
+        dag_id: str,
         attempts: Sequence[Remains],
+        plan_only: bool,
         must: Remains | None = None,
     ) -> dict[str, Any]:
-        """Remove those of this DAG that have ended, and say why not of the others.
+        """Remove those of a DAG that have ended, and say why not of the others.
 
         :param must: whose job must have ended.
         """
         removed, jobs, alive = [], 0, set()
         for remains in attempts:
             manifest = manifest_of_remains(hook, base, remains)
-            reason = _not_ours(manifest, context["ti"].dag_id)
+            reason = _not_ours(manifest, dag_id)
             status = None
             if manifest is not None and not reason:
                 status, is_live = live_status(hook, manifest, remains)
@@ -192,7 +209,10 @@ class SnowMLCleanUpBatchOperator(SnowMLOperator):
                     raise BatchJobConflictError(f"{base / remains.name} is left alone: {reason}.")
                 self.log.info("%s is left alone: %s.", base / remains.name, reason)
                 continue
-            remove_attempt(hook, base, remains, manifest, drop_job=status is not None)
+            if plan_only:
+                self.log.info("%s would be removed.", base / remains.name)
+            else:
+                remove_attempt(hook, base, remains, manifest, drop_job=status is not None)
             removed.append(remains)
             jobs += status is not None
         return _summary(removed, jobs=jobs, left_alone=len(attempts) - len(removed))

@@ -19,7 +19,13 @@ from airflow_provider_snowml.hooks.model_retention import (
 from airflow_provider_snowml.hooks.promotion import no_such_model
 from airflow_provider_snowml.hooks.services import snowflake_time
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator, as_text, seconds, whole_number
+from airflow_provider_snowml.operators.base import (
+    SnowMLOperator,
+    as_text,
+    seconds,
+    true_or_false,
+    whole_number,
+)
 
 
 class SnowMLPruneModelVersionsOperator(SnowMLOperator):
@@ -52,6 +58,7 @@ class SnowMLPruneModelVersionsOperator(SnowMLOperator):
         "model_name",
         "keep_last",
         "older_than",
+        "plan_only",
     )
 
     def __init__(
@@ -60,7 +67,7 @@ class SnowMLPruneModelVersionsOperator(SnowMLOperator):
         model_name: str | None = None,
         keep_last: int | str | None = None,
         older_than: timedelta | float | str | None = None,
-        plan_only: bool = True,
+        plan_only: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -71,6 +78,7 @@ class SnowMLPruneModelVersionsOperator(SnowMLOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Plan, and drop."""
+        plan_only = true_or_false("plan_only", self.plan_only)
         keep_last = whole_number("keep_last", self.keep_last)
         age = None if as_text(self.older_than) is None else seconds("older_than", self.older_than)
         if keep_last is None and age is None:
@@ -92,10 +100,10 @@ class SnowMLPruneModelVersionsOperator(SnowMLOperator):
                         raise no_such_model(hook, model)
                     continue  # dropped since it was listed
                 plan = plan_pruning(versions, keep_last=keep_last, older_than=age, now=now)
-                if not self.plan_only:
+                if not plan_only:
                     plan = self._drop(hook, model, plan)
                     count += len(plan.dropped)
-                self._say(model, plan)
+                self._say(model, plan, "would go" if plan_only else "dropped")
                 result[model.sql] = {"dropped": list(plan.dropped), "kept": dict(plan.kept)}
         return {"models": result, "versions_dropped": count}
 
@@ -110,10 +118,9 @@ class SnowMLPruneModelVersionsOperator(SnowMLOperator):
                 dropped.append(name)
         return PrunePlan(tuple(dropped), kept)
 
-    def _say(self, model: QualifiedName, plan: PrunePlan) -> None:
+    def _say(self, model: QualifiedName, plan: PrunePlan, what: str) -> None:
         for name, reason in plan.kept.items():
             self.log.info("%s %s stays: %s.", model, name, reason)
-        what = "would go" if self.plan_only else "dropped"
         for name in plan.dropped:
             self.log.info("%s %s %s.", model, name, what)
 

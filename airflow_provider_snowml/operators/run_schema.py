@@ -15,7 +15,13 @@ from airflow_provider_snowml.exceptions import ObjectExistsError, RunSchemaOwner
 from airflow_provider_snowml.hooks.run_schemas import find_run_schema, marked_schemas
 from airflow_provider_snowml.hooks.services import snowflake_time
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator, owner_of, seconds, task_states
+from airflow_provider_snowml.operators.base import (
+    SnowMLOperator,
+    owner_of,
+    seconds,
+    task_states,
+    true_or_false,
+)
 
 
 class SnowMLRunSchemaOperator(SnowMLOperator):
@@ -113,14 +119,14 @@ class SnowMLDropStaleRunSchemasOperator(SnowMLOperator):
     :raises InvalidArgumentError: (or a subclass) for arguments that make no sense.
     """
 
-    template_fields: Sequence[str] = (*SnowMLOperator.template_fields, "older_than", "prefix")
+    template_fields: Sequence[str] = (*SnowMLOperator.template_fields, "older_than", "prefix", "plan_only")
 
     def __init__(
         self,
         *,
         older_than: timedelta | float | str,
         prefix: str = "RUN",
-        plan_only: bool = False,
+        plan_only: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -130,6 +136,7 @@ class SnowMLDropStaleRunSchemasOperator(SnowMLOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look, and drop."""
+        plan_only = true_or_false("plan_only", self.plan_only)
         age = seconds("older_than", self.older_than)
         start = run_schema_name(self.prefix, "x").name[:-1]
         hook = self.get_hook()
@@ -144,12 +151,12 @@ class SnowMLDropStaleRunSchemasOperator(SnowMLOperator):
                 if now - created_on.timestamp() < age:
                     kept.append(schema.sql)
                     continue
-                if not self.plan_only:
+                if not plan_only:
                     hook.rows(f"DROP SCHEMA IF EXISTS {schema.sql}")
                 dropped.append(schema.sql)
                 self.log.info(
                     "%s %s, of %s, made at %s.",
-                    "Would drop" if self.plan_only else "Dropped",
+                    "Would drop" if plan_only else "Dropped",
                     schema,
                     mark,
                     created_on,

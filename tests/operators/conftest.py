@@ -132,3 +132,15 @@ def special_models(scoring_schema, local_snowflake) -> None:
                     options=options,
                     target_platforms=["SNOWPARK_CONTAINER_SERVICES"],
                 )
+
+
+@pytest.fixture
+def finetuned(scoring):
+    """The name of a model that Cortex fine-tuning made, in the schema of ``scoring``."""
+    hook = scoring.hook()
+    hook.rows(
+        "SELECT SNOWFLAKE.CORTEX.FINETUNE('CREATE', 'FINETUNED', 'mistral-7b', "
+        "'SELECT ''why?'' AS prompt, ''because'' AS completion')"
+    )
+    yield "FINETUNED"
+    hook.rows("DROP MODEL IF EXISTS FINETUNED")
