@@ -21,10 +21,13 @@ from airflow_provider_snowml.operators.inference import (
     SnowMLLoadPredictionsOperator,
     SnowMLRunModelOperator,
 )
+from airflow_provider_snowml.operators.model_export import SnowMLExportModelOperator
+from airflow_provider_snowml.operators.model_update import SnowMLUpdateModelOperator
 from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
 from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 from airflow_provider_snowml.operators.services import SnowMLCreateServiceOperator, SnowMLDropServiceOperator
+from airflow_provider_snowml.operators.suspend_idle import SnowMLSuspendIdleOperator
 from airflow_provider_snowml.sensors.inference import SnowMLBatchSuccessSensor
 from airflow_provider_snowml.sensors.services import SnowMLServiceReadySensor
 from benchmarks.counting import connection_of, query, statements_of
@@ -43,6 +46,7 @@ REASONS = {
     r"LIST '\S*_A'": "the task's attempts, by their outputs",
     r"LIST '\S*' PATTERN": LOOK + "which of the outputs in a directory are complete",
     r"LIST '\S*_SUCCESS'": LOOK + "whether the output is complete",
+    r"LIST 'snow://": SDK + "which files the version has",
     r"LIST ": "the files of the output",
     r"SHOW JOB SERVICES LIKE 'SNOWML_%'": LOOK + "all jobs of the schema, for all tasks that wait",
     r"SHOW JOB SERVICES LIKE": "the task's attempts, by their jobs",
@@ -50,15 +54,18 @@ REASONS = {
     r"SHOW SERVICE CONTAINERS": LOOK + "its containers",
     r"SELECT SYSTEM\$GET_SERVICE_LOGS": LOOK + "a container's log",
     r"SHOW STAGES LIKE": "that the stage is there and internal",
-    r"SHOW COMPUTE POOLS LIKE": "that the compute pool is there",
+    r"SHOW COMPUTE POOLS LIKE": "that the compute pool is there, and whether it has work",
     r"SHOW VERSIONS LIKE": "the version's functions and their columns",
     r"SHOW VERSIONS IN MODEL": "the model's versions and aliases",
     r"SHOW FUNCTIONS IN MODEL": "the functions' types",
+    r"REMOVE '\S*_SNOWML_EXPORT'": "the export is whole: what says that it is not goes",
     r"REMOVE '": "an input that a crash left",
     r"COPY INTO '@": "the input, and how many rows it has",
     r"PUT 'file:///removed.json'": "whose it is, should the clean-up be interrupted",
     r"WITH PREDICTIONS AS": "the model's predictions and their metrics",
     r"PUT 'file:///manifest.json'": "the job's manifest",
+    r"GET 'snow://": SDK + "a file of the version",
+    r"GET '\S*_SNOWML_EXPORT'": "that nobody else has begun to export there",
     r"GET '": "the job's manifest",
     r"EXECUTE INFERENCE JOB SERVICE": "the job",
     r"CREATE TEMPORARY FILE FORMAT": "what reading Parquet of a stage needs",
@@ -81,13 +88,21 @@ REASONS = {
     r"SELECT CURRENT_TIMESTAMP": "to tell this service from an earlier one of its name",
     r"CALL SYSTEM\$DEPLOY_MODEL": "the service, and its image",
     r"SHOW ENDPOINTS": "the address",
+    r"SHOW SERVICES EXCLUDE JOBS": "the services, and since when they run",
+    r"SHOW SERVICES IN COMPUTE POOL": "what is in the pool",
+    r"SHOW MODELS IN SCHEMA": "the models whose versions services may serve",
     r"DROP SERVICE": "the service goes",
     r"SELECT CURRENT_WAREHOUSE": "the monitor's warehouse",
     r"SHOW WAREHOUSES": "that the warehouse is there",
     r"SHOW MODEL MONITORS": "whether the name is taken",
     r"CREATE MODEL MONITOR": "the monitor",
-    # A promotion
-    r"ALTER MODEL \S+ MODIFY VERSION \S+ SET METADATA = '": "the record: which champion it follows",
+    # A promotion, an update, an export
+    r"ALTER MODEL \S+ MODIFY VERSION \S+ SET METADATA = '": "the metrics, among them a promotion's record",
+    r"ALTER MODEL \S+ MODIFY VERSION \S+ SET COMMENT = '": "the version's comment",
+    r"ALTER MODEL \S+ SET COMMENT": "the model's comment",
+    r"PUT 'file:///_SNOWML_EXPORT'": "that an export is begun",
+    r"PUT 'file:///_SUCCESS'": "that it is whole",
+    r"PUT 'file:///\S*snowml-export": "a file of the version, to the stage",
     r"ALTER MODEL \S+ SET DEFAULT_VERSION": "what readers get",
     r"ALTER MODEL \S+ VERSION \S+ (UN)?SET ALIAS": "the champion's alias",
     r"SHOW TAGS LIKE": "that the tag is there",
@@ -97,7 +112,7 @@ REASONS = {
     # What snowflake-ml and Snowpark send by themselves
     r"SHOW (DATABASES|SCHEMAS) LIKE": SDK + "that the registry's schema is there",
     r"SELECT SYSTEM\$ML_PLATFORM_CAPABILITIES": SDK + "what the account can do",
-    r"SHOW MODELS LIKE": SDK + "whether the model is there",
+    r"SHOW MODELS LIKE": "whether the model is there, its comment and its type; the SDK's and ours",
     r"CREATE SCOPED TEMPORARY STAGE": SDK + "where the model is uploaded to",
     r"DESC ARTIFACT REPOSITORY": SDK + "whether packages come from PyPI",
     r"SELECT PACKAGE_NAME, VERSION FROM information_schema": SDK + "which packages the warehouse has",
@@ -207,8 +222,31 @@ def operators() -> DAG:
         promote = SnowMLPromoteModelOperator(
             **_own("promote"), model_name="M", version_name="V1", tag="LIVE_VERSION", create_tag=True
         )
-        register >> evaluate >> promote >> run >> batch >> deferred >> done >> load >> clean_up
-        clean_up >> serve >> ready >> drop >> monitor
+        update = SnowMLUpdateModelOperator(
+            **_own("update"),
+            model_name="M",
+            version_name="V1",
+            metrics={"reviewed": 1},
+            version_comment="reviewed",
+            tags={"LIVE_VERSION": "none"},
+            comment="a model",
+        )
+        export = SnowMLExportModelOperator(**_own("export"), model_name="M", path="@ST/exported")
+        suspend = SnowMLSuspendIdleOperator(**_own("suspend_idle"), compute_pools=POOL)
+        (
+            register
+            >> evaluate
+            >> promote
+            >> update
+            >> export
+            >> run
+            >> batch
+            >> deferred
+            >> done
+            >> load
+            >> clean_up
+        )
+        clean_up >> serve >> ready >> suspend >> drop >> monitor
     return dag
 
 

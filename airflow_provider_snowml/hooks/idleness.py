@@ -105,4 +105,5 @@ def _is_true(value: Any) -> bool:
 
 
 def _latest(row: Row, *columns: str) -> float:
-    return max(row[column].timestamp() for column in columns if isinstance(row[column], datetime))
+    times: list[datetime] = [row[column] for column in columns if row[column] is not None]
+    return max(time.timestamp() for time in times)

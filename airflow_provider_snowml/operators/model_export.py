@@ -128,7 +128,7 @@ class SnowMLExportModelOperator(SnowMLOperator):
     def _version(self, context: Context, model: CatalogModel) -> CatalogVersion:
         """The version; an alias is resolved once in a run."""
         run, store = run_of(context), context["task_state_store"]
-        about = {
+        about: dict[str, Any] = {
             "run_id": run.run_id,
             "clear_number": run.clear_number,
             "model": model.name.sql,

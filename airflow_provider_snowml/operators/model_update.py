@@ -219,6 +219,6 @@ class SnowMLUpdateModelOperator(SnowMLOperator):
         )
 
 
-def _identity(model: CatalogModel) -> list[str]:
+def _identity(model: CatalogModel) -> list[Any]:
     """What tells a model from another of its name: its default version, and when that was made."""
     return [model.default.name, model.default.created_on] if model.default is not None else []

@@ -11,6 +11,8 @@ AT_MOST = {
     "register": 51,
     "evaluate": 32,
     "promote": 9,
+    "update": 11,
+    "export": 40,
     "run_model": 32,
     "batch": 29,
     "batch_deferred": 31,
@@ -19,6 +21,7 @@ AT_MOST = {
     "clean_up": 15,
     "create_service": 19,
     "service_sensor": 6,
+    "suspend_idle": 9,
     "drop_service": 4,
     "create_monitor": 11,
 }

@@ -19,6 +19,7 @@ NAMES = [
     "flight_delays_score",
     "flight_delays_score_by_airport",
     "flight_delays_serve",
+    "housekeeping",
     "partitioned_models",
 ]
 

@@ -244,8 +244,19 @@ def test_a_sweep_goes_by_age_and_never_past_a_younger_attempt(scoring, task_cont
     context = task_context("sweep")
     old = clean_up(output_stage_location="@ST/swept/", older_than=timedelta(days=1))
     assert old.execute(context) == {**NOTHING, "left_alone": 4}
-    every = clean_up(output_stage_location="@ST/swept/", older_than="0")
-    assert every.execute(context) == {"attempts": 3, "jobs": 0, "files": 6, "left_alone": 1}
+    every = clean_up(output_stage_location="@ST/swept/", older_than="0", job_dag_id="bad_day")
+    # Another DAG looks after them only if it says whose they are, and plans if it is told to.
+    housekeeping = task_context("sweep")
+    housekeeping["ti"].dag_id = "housekeeping"
+    strangers = clean_up(output_stage_location="@ST/swept/", older_than="0")
+    assert strangers.execute(housekeeping) == {**NOTHING, "left_alone": 4}
+    every.plan_only = "True"
+    before = files(scoring, "swept")
+    planned = every.execute(housekeeping)
+    assert files(scoring, "swept") == before
+    every.plan_only = "False"
+    assert every.execute(housekeeping) == planned
+    assert planned == {"attempts": 3, "jobs": 0, "files": 6, "left_alone": 1}
     left = [path.split("/", 1)[1] for path in files(scoring, "swept")]
     assert left == ["SNOWML_STRANGER_A1/part.parquet", "mine/notes.txt"]
 
@@ -285,6 +296,10 @@ def test_bad_input(scoring, task_context) -> None:
         clean_up(job_output_location="@ST/x/SNOWML_X_A1", older_than=3).execute(context)
     with pytest.raises(InvalidArgumentError, match="older_than is 'soon'"):
         clean_up(output_stage_location="@ST/x", older_than="soon").execute(context)
+    with pytest.raises(InvalidArgumentError, match="job_dag_id is 'other'"):
+        clean_up(job_output_location="@ST/x/SNOWML_X_A1", job_dag_id="other").execute(context)
+    with pytest.raises(InvalidArgumentError, match="plan_only is 'perhaps'"):
+        clean_up(job_output_location="@ST/x/SNOWML_X_A1", plan_only="perhaps").execute(context)
     with pytest.raises(BatchJobOwnershipError, match="is not the output of a job"):
         clean_up(job_output_location="@ST/x").execute(context)
     with pytest.raises(StageNotFoundError):

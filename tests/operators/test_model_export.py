@@ -60,7 +60,7 @@ def predict(directory: Path) -> list[Any]:
 
     packager = model_packager.ModelPackager(str(directory / "model"))
     packager.load()
-    return list(packager.model.predict(pd.DataFrame({"F1": [1.0, 50.0], "F2": [1.0, 1.0]})))
+    return list(packager.model.predict(pd.DataFrame({"F1": [1.0, 50.0], "F2": [58.0, 9.0]})))
 
 
 def test_to_a_directory_and_back_into_memory(scoring, export, tmp_path) -> None:

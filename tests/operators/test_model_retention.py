@@ -77,6 +77,16 @@ def test_without_a_name_all_models_of_the_schema(scoring, hook) -> None:
     assert f"{scoring.schema}.M" in planned
 
 
+def test_models_of_cortex_fine_tuning_are_left_alone_unless_they_are_named(scoring, hook, finetuned) -> None:
+    full = f"{scoring.schema}.{finetuned}"
+    assert full not in prune(model_name=None, keep_last=1, plan_only=True)["models"]
+    assert prune(model_name=finetuned, keep_last=1)["models"][full]["kept"] == {"V1": "the default"}
+    with pytest.raises(InvalidArgumentError, match="say that all of them go"):
+        SnowMLDeleteModelOperator(task_id="delete", model_name=finetuned).execute({})
+    task = SnowMLDeleteModelOperator(task_id="delete", model_name=finetuned, delete_all_versions=True)
+    assert task.execute({})["deleted"] is True
+
+
 def test_what_is_promoted_in_between_stays(scoring, hook, monkeypatch) -> None:
     """Between the plan and the drop of that very version."""
     real = model_retention.versions_in_use

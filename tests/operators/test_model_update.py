@@ -220,6 +220,12 @@ def test_the_champion_is_the_promotions_to_say(scoring, hook, update, task_conte
     assert seen(hook)["versions"]["V2"][1] == {**before["versions"]["V2"][1], "auc": 1}
 
 
+def test_a_model_of_cortex_fine_tuning_is_changed_since_it_is_named(scoring, finetuned, update) -> None:
+    assert update(model_name=finetuned, comment="tuned")["changes"]["comment"]["to"] == "tuned"
+    (row,) = scoring.hook().rows(f"SHOW MODELS LIKE '{finetuned}'")
+    assert (row["comment"], row["model_type"]) == ("tuned", "CORTEX_FINETUNED")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
