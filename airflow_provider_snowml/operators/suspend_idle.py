@@ -31,11 +31,11 @@ class SnowMLSuspendIdleOperator(SnowMLOperator):
     in it, whoever's they would be, it has run for ``idle_for``, and would resume for the next job. Pools
     belong to the account: only those that are named are looked at.
 
-    What it cannot know: when a service was called last, which Snowflake does not say; so the service of a
-    champion is never called idle, nor a champion's former one if somebody still calls it by its address,
-    which then resumes it. Since when a pool is idle: ``idle_for`` counts from when it was resumed. A job that
-    comes in the moment between the look and the suspension runs to its end; a service that does is suspended,
-    and resumes when it is called.
+    What it cannot know: when a service was called last, which Snowflake does not say; so that of a champion
+    is never called idle, and that of a version that was replaced is, even if somebody still calls it, which
+    resumes it. Since when a pool has no work: ``idle_for`` counts from when it was resumed. A job that comes
+    in the moment between the look and the suspension runs to its end; a service that does is suspended, and
+    resumes when it is called.
 
     It does nothing but plan unless told otherwise: read the log first, then say ``plan_only=False``.
 
@@ -101,7 +101,7 @@ class SnowMLSuspendIdleOperator(SnowMLOperator):
 
         with hook.open_connection():
             now = snowflake_time(hook).timestamp()
-            # Services first: a pool may have nothing else.
+            # Services first: they may be all that a pool has.
             for service, use in self._services(hook, wanted):
                 if judge("services", service.sql, use.kept_because(idle_for=idle_for, now=now)):
                     suspend_service(hook, service)
