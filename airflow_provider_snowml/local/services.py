@@ -78,7 +78,8 @@ def state(account: Account, service: Object) -> dict[str, Any]:
 def instance_state(account: Account, id_: str) -> dict[str, Any]:
     """As of a container; one that died, or is still to be started, is PENDING."""
     containers = account.containers
-    if not containers.directory(id_).exists():
+    # The directory is there a moment before the state is.
+    if not (containers.directory(id_) / "state.json").exists():
         return {"status": PENDING, "message": "Waiting to be scheduled", "time": time.time()}
     alive = containers.alive(id_)
     found = containers.written(id_)
