@@ -36,7 +36,7 @@ autodoc_preserve_defaults = True
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(airflow|snowflake|collections|contextlib|datetime|typing|pathlib)\..*"),
-    (r"py:class", r"io\.BytesIO|Session|Registry|date|datetime|timedelta|MetricCallable"),
+    (r"py:class", r"io\.BytesIO|ObjectStoragePath|Session|Registry|date|datetime|timedelta|MetricCallable"),
 ]
 
 html_theme = "furo"
