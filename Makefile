@@ -1,8 +1,18 @@
 # `make demo` and `make test` each need nothing but Python 3.11, make and a package index.
 PYTHON ?= python3.11
 VENV := .venv
-BIN := $(VENV)/bin
 CONSTRAINTS := constraints-3.11.txt
+
+# `make test SNOWML=1.54`: with another snowflake-ml-python, in a virtual environment of its own. Only the tests
+# that it takes part in, and none of a whole Airflow, which takes long and does not differ.
+SNOWML ?=
+ifneq ($(SNOWML),)
+VENV := .venv-snowml-$(SNOWML)
+DIFFERENT := constraints-snowml-$(SNOWML).txt
+SELECTED := -m "snowflake_ml and not whole_airflow"
+endif
+
+BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # What the user's shell says about Airflow, Snowflake or Python's path is not ours to inherit.
@@ -16,10 +26,11 @@ help: ## Say what can be made
 
 install: $(STAMP) ## Create .venv and install into it, unless that is done
 
-$(STAMP): pyproject.toml $(CONSTRAINTS)
+$(STAMP): pyproject.toml $(CONSTRAINTS) $(DIFFERENT)
 	@echo "Installing into $(VENV): takes a few minutes, once"
 	$(CLEAN) $(PYTHON) -m venv $(VENV)
-	$(CLEAN) $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	@awk -F== 'NR == FNR { first[$$1] } NR == FNR || !($$1 in first)' $(DIFFERENT) $(CONSTRAINTS) > $(VENV)/constraints.txt
+	$(CLEAN) $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## Load flights, retrain twice, score seven days, serve: real Airflow, local Snowflake
@@ -37,8 +48,8 @@ env: ## Write the secrets of docker-compose.yaml into .env, unless it is there
 # Two workers, each with a local Snowflake of its own: most tests wait more than they compute.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-test: $(STAMP) ## Run the tests
-	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP) ## Run the tests; SNOWML=1.54 with the last snowflake-ml-python 1.x
+	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS) $(SELECTED)
 
 chaos: $(STAMP) ## Kill every operator at every request it sends, and try again; CHAOS_ARGS=--mutations without the protections
 	$(CLEAN) $(BIN)/python tests/chaos/matrix.py $(CHAOS_ARGS)
@@ -75,5 +86,5 @@ format: $(STAMP) ## Format the code
 	$(CLEAN) $(BIN)/ruff check --fix .
 	$(CLEAN) $(BIN)/ruff format .
 
-clean: ## Remove .venv and what the tools cached
-	rm -rf $(VENV) $(BENCH_VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+clean: ## Remove the virtual environments and what the tools cached
+	rm -rf .venv .venv-snowml-* $(BENCH_VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +29,33 @@ os.environ.update(
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 )
+
+
+# -- which tests another version of snowflake-ml-python is tried with --------------------------------------
+
+USES_SNOWFLAKE_ML = re.compile(r"snowflake\.ml\b|log_model|registry\(|RegisterModel|RunModel|snowml_model")
+RUNS_WHOLE_AIRFLOW = re.compile(r"airflow_processes|chaos")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell what the markers mean from the code: the test's module, and the fixtures that it gets."""
+    for item in items:
+        definitions = item._fixtureinfo.name2fixturedefs.values()
+        functions = [definition.func for all_of_name in definitions for definition in all_of_name]
+        sources = [_source(item.module), *map(_source, functions)]
+        if any(USES_SNOWFLAKE_ML.search(source) for source in sources):
+            item.add_marker("snowflake_ml")
+        if RUNS_WHOLE_AIRFLOW.search(sources[0]) or "chaos" in item.path.parts:
+            item.add_marker("whole_airflow")
+
+
+@functools.cache
+def _source(code: Any) -> str:
+    return inspect.getsource(code)
+
+
+# -- a local Snowflake, and an Airflow without processes ---------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +100,16 @@ def session(parameters) -> Iterator:
     session = Session.builder.configs(parameters).create()
     yield session
     session.close()
+
+
+@pytest.fixture(scope="session")
+def run_batch() -> Any:
+    """``ModelVersion.run_batch``. That of snowflake-ml-python 1.x is left out: it sends another statement, to
+    what Snowflake will remove. 1.x has today's by a private name.
+    """
+    from snowflake.ml.model import ModelVersion
+
+    return getattr(ModelVersion, "_run_batch_v2", ModelVersion.run_batch)
 
 
 @pytest.fixture

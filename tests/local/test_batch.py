@@ -79,8 +79,9 @@ def worker_pid(local_snowflake, session, job: str) -> int:
     return int(Path(local_snowflake.data_dir, "jobs", described["spec_digest"], "pid").read_text())
 
 
-def test_run_batch_from_a_dataframe(models, version, session, place, rows, local_snowflake):
-    job = version.run_batch(
+def test_run_batch_from_a_dataframe(models, version, session, place, rows, run_batch, local_snowflake):
+    job = run_batch(
+        version,
         session.table("FLIGHTS"),
         compute_pool="JOBS_POOL",
         output_spec=OutputSpec(stage_location=f"@{place}.ST/out/"),
@@ -105,23 +106,20 @@ def test_run_batch_from_a_dataframe(models, version, session, place, rows, local
     assert job.get_logs(limit=1, as_list=True) == ["Inference done, 40 rows written"]
 
 
-def test_run_batch_from_a_stage_with_a_parameter(session, place, rows):
+def test_run_batch_from_a_stage_with_a_parameter(session, place, rows, run_batch):
     from snowflake.ml.registry import Registry
 
     registry = Registry(session, database_name="SNOWML", schema_name="SHARED_MODELS")
     session.table("FLIGHTS").write.copy_into_location(
         f"@{place}.ST/in/", file_format_type="parquet", header=True
     )
-    job = (
-        registry.get_model("CUSTOM")
-        .version("V1")
-        .run_batch(
-            input_stage_location=f"@{place}.ST/in/",
-            compute_pool="JOBS_POOL",
-            input_spec=InputSpec(params={"by": 3.0}),
-            output_spec=OutputSpec(stage_location=f"@{place}.ST/out/"),
-            function_name="predict",
-        )
+    job = run_batch(
+        registry.get_model("CUSTOM").version("V1"),
+        input_stage_location=f"@{place}.ST/in/",
+        compute_pool="JOBS_POOL",
+        input_spec=InputSpec(params={"by": 3.0}),
+        output_spec=OutputSpec(stage_location=f"@{place}.ST/out/"),
+        function_name="predict",
     )
     assert job.name.startswith("BATCH_INFERENCE_")
     assert job.wait(WAIT) == "DONE"
@@ -237,14 +235,15 @@ def test_a_name_that_exists_is_refused_until_dropped(session, place):
     assert wait_for(session, job, "DONE") == "DONE"
 
 
-def test_save_modes(version, session, place):
+def test_save_modes(version, session, place, run_batch):
     session.sql("CREATE TABLE OLD AS SELECT 'old' AS X").collect()
     session.table("OLD").write.copy_into_location(
         f"@{place}.ST/out/JM/", file_format_type="parquet", header=True
     )
     with pytest.raises(SnowparkSQLException, match="not empty"):
         session.sql(statement(place, "JM")).collect()
-    job = version.run_batch(
+    job = run_batch(
+        version,
         session.table("FLIGHTS"),
         compute_pool="JOBS_POOL",
         output_spec=OutputSpec(stage_location=f"@{place}.ST/out/", mode=SaveMode.OVERWRITE),
@@ -255,9 +254,10 @@ def test_save_modes(version, session, place):
     assert len(output(session, place, "out/JM/")) == 40
 
 
-def test_a_refused_submit_removes_the_staged_input(version, session, place):
+def test_a_refused_submit_removes_the_staged_input(version, session, place, run_batch):
     with pytest.raises(DatabaseError):
-        version.run_batch(
+        run_batch(
+            version,
             session.table("FLIGHTS"),
             compute_pool="NO_SUCH_POOL",
             output_spec=OutputSpec(stage_location=f"@{place}.ST/out/"),
