@@ -167,6 +167,12 @@ class ModelMonitorExistsError(SnowMLError):
     on_retry = "A retry fails the same way until the monitor is gone or if_exists is changed."
 
 
+class PreflightError(SnowMLError):
+    """Something that a DAG needs is missing. The message has all of it, with a GRANT for each privilege."""
+
+    on_retry = "A retry fails the same way until it is there; nothing was started."
+
+
 # -- Snowflake's answers --------------------------------------------------------------------------------
 
 
@@ -208,7 +214,7 @@ class ObjectExistsError(StatementError):
 
 
 class InsufficientPrivilegesError(StatementError):
-    """Error 3001: the role lacks a privilege."""
+    """Error 3001: the role lacks a privilege; or it was looked for before, and is missing."""
 
     on_retry = "A retry fails the same way until the privilege is granted to the role."
 

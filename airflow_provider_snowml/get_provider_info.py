@@ -43,6 +43,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_snowml.operators.model_retention",
                     "airflow_provider_snowml.operators.model_update",
                     "airflow_provider_snowml.operators.monitors",
+                    "airflow_provider_snowml.operators.preflight",
                     "airflow_provider_snowml.operators.promotion",
                     "airflow_provider_snowml.operators.registry",
                     "airflow_provider_snowml.operators.run_model",

@@ -14,6 +14,7 @@ from airflow_provider_snowml.exceptions import (
     ModelVersionExistsError,
     NotFoundError,
     PollingError,
+    PreflightError,
     ServicePollingError,
     UnavailableError,
 )
@@ -30,6 +31,7 @@ SNOWML_RETRY_POLICY = ExceptionRetryPolicy(
                 InvalidArgumentError,
                 NotFoundError,
                 InsufficientPrivilegesError,
+                PreflightError,
                 ModelVersionExistsError,
                 BatchJobOwnershipError,
             ],

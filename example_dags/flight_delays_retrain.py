@@ -5,10 +5,13 @@ string gives an empty interval). That week is held out. The challenger learns fr
 the champion learned from weeks before that, and both are judged on the same held-out flights. The promoted
 version gets a monitor: how does it do in use, day by day, compared with the weeks that it learned from? ::
 
-    make_run_schema > split_flights > train > contest
+    preflight > make_run_schema > split_flights > train > contest
 
     contest > promote > score_training > watch > monitor > drop_run_schema
             > keep_champion                              > drop_run_schema
+
+The first task looks whether the role may do all of that: it is better known before the training than after it
+that the monitor lacks a privilege.
 
 What a run computes lies in a schema of its own. It is dropped when the run has succeeded and kept when it has
 failed: that is when somebody wants to look. Every task can be run again: tables are replaced, the version's
@@ -25,9 +28,19 @@ from typing import TYPE_CHECKING
 from airflow.sdk import CronDataIntervalTimetable, dag, task
 from pendulum import timezone
 
+from airflow_provider_snowml.core.preflight_steps import (
+    Evaluate,
+    Monitor,
+    Promote,
+    Query,
+    Register,
+    RunModel,
+    RunSchema,
+)
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.champion_challenger import SnowMLChampionChallengerOperator
 from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
+from airflow_provider_snowml.operators.preflight import SnowMLPreflightOperator
 from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 from airflow_provider_snowml.operators.run_model import SnowMLRunModelOperator
@@ -134,6 +147,24 @@ def fit(session: Session, training_table: str) -> ModelArtifact:
     tags=["example", "snowml"],
 )
 def flight_delays_retrain():
+    preflight = SnowMLPreflightOperator(
+        task_id="preflight",
+        # Of what a run makes in its own schema nothing need be said: its role owns it.
+        steps=[
+            RunSchema(),
+            Query(reads=["FLIGHT_FEATURES", "FLIGHT_OUTCOMES"]),
+            Register(model_name=MODEL),
+            Evaluate(model_name=MODEL),
+            Promote(model_name=MODEL),
+            RunModel(model_name=MODEL),
+            Query(
+                reads="FLIGHT_DELAY_PREDICTIONS",
+                views=MODEL + "_WATCHED_V{{ data_interval_end | ds_nodash }}",
+            ),
+            Monitor(model_name=MODEL),
+        ],
+    )
+
     make_run_schema = SnowMLRunSchemaOperator(task_id="make_run_schema", prefix=RUN_SCHEMA_PREFIX)
 
     @task
@@ -256,7 +287,7 @@ def flight_delays_retrain():
         task_id="drop_run_schema", prefix=RUN_SCHEMA_PREFIX
     ).as_teardown(setups=make_run_schema)
 
-    make_run_schema >> split_flights(RUN_SCHEMA) >> train >> contest
+    preflight >> make_run_schema >> split_flights(RUN_SCHEMA) >> train >> contest
     contest >> promote >> score_training >> watched >> monitor >> drop_run_schema
     contest >> keep_champion(contest.output["report"]) >> drop_run_schema
 

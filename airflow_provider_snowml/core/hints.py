@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from airflow_provider_snowml.core.privileges import grant_statement
+
 
 @dataclass(frozen=True)
 class Hint:
@@ -37,14 +39,17 @@ HINTS = (
     *(
         Hint(
             rf"Insufficient privileges to operate on {kind} '(?P<name>[^']+)'",
-            f"The role lacks a privilege: GRANT {privileges} ON {kind.upper()} "
-            r"\g<name> TO ROLE <the task's role>.",
+            "The role lacks a privilege: "
+            + grant_statement([privileges], kind.upper(), r"\g<name>", "<the task's role>")
+            + ".",
         )
         for kind, privileges in PRIVILEGES.items()
     ),
     Hint(
         r"Insufficient privileges to operate on (?P<kind>[a-z ]+?) '(?P<name>[^']+)'",
-        r"The role lacks a privilege: GRANT USAGE ON \g<kind> \g<name> TO ROLE <the task's role>.",
+        "The role lacks a privilege: "
+        + grant_statement(["USAGE"], r"\g<kind>", r"\g<name>", "<the task's role>")
+        + ".",
     ),
     Hint(
         r"out ?of ?memory|OOMKilled|MemoryError|Cannot allocate memory|exit(ed)?[ _]code:? ?137|SIGKILL",

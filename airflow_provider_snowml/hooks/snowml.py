@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from snowflake.ml.registry import Registry
     from snowflake.snowpark import Session
 
+    from airflow_provider_snowml.core.preflight import PreflightReport
+    from airflow_provider_snowml.core.preflight_steps import Step
+
 Row = dict[str, Any]
 
 # What snowflake-ml adds to SHOW VERSIONS to see a version's signatures.
@@ -557,6 +560,19 @@ class SnowMLHook(SnowflakeHook):
                 region=connection.region,
                 query_id=query_id,
             )
+
+    # -- before anything runs ---------------------------------------------------------------------------
+
+    def preflight(self, steps: Sequence[Step]) -> PreflightReport:
+        """Look which privileges and objects are missing for what will be done, and what it may cost.
+
+        :param steps: what will be done; see :mod:`.preflight_steps`.
+        :return: what was found; as a text, all of it.
+        :raises InvalidNameError: for a name that is none.
+        """
+        from airflow_provider_snowml.hooks.preflight import preflight
+
+        return preflight(self, steps)
 
     # -- for messages -----------------------------------------------------------------------------------
 

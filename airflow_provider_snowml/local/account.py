@@ -16,6 +16,7 @@ from . import (  # noqa: F401
     copying,
     deployments,
     finetuning,
+    grants_sql,
     information,
     jobs,
     models,

@@ -25,7 +25,7 @@ from fakesnow.instance import FakeSnow
 from fakesnow.transforms import stage as fakesnow_stage
 from sqlglot import exp
 
-from . import model_calls, results
+from . import grants, model_calls, results
 from .catalog import LOADED_FILES, Qualified
 from .engine_errors import translate
 from .errors import SnowflakeError, does_not_exist, unsupported
@@ -135,6 +135,22 @@ class Engine:
                 [database, TEMPORARY_SCHEMA],
             ).fetchall()
         return [r[0] for r in rows]
+
+    def tables(self, database: str | None = None, schema: str | None = None) -> list[tuple[Qualified, str]]:
+        """The tables and views, by name, and which of the two each is; temporary ones are left out."""
+        with self._lock:
+            rows = self._fake.duck_conn.execute(
+                "SELECT database_name, schema_name, table_name, 'TABLE' FROM duckdb_tables()"
+                " WHERE NOT internal AND NOT temporary"
+                " UNION ALL SELECT database_name, schema_name, view_name, 'VIEW' FROM duckdb_views()"
+                " WHERE NOT internal AND NOT temporary ORDER BY 1, 2, 3"
+            ).fetchall()
+        inner = ("main", "_fs_information_schema", TEMPORARY_SCHEMA)
+        return [
+            (Qualified(*name), kind)
+            for *name, kind in rows
+            if name[1] not in inner and database in (None, name[0]) and schema in (None, name[1])
+        ]
 
     def has_schema(self, database: str, schema: str) -> bool:
         return schema == "INFORMATION_SCHEMA" or schema in self.schemas(database)
@@ -354,6 +370,10 @@ class Engine:
             elif writes and session.parameters.get("AUTOCOMMIT") is False and not connection.in_transaction:
                 self.begin(session)
             text = tree.sql("snowflake")
+            # CREATE ... IF NOT EXISTS of what is there changes nothing.
+            there = (
+                self._there(session, tree) if isinstance(tree, exp.Create) and tree.args.get("exists") else ()
+            )
             with self._translated(sql):
                 if connection.in_transaction:
                     result = self._in_transaction(session, connection, tree, text, query)
@@ -363,8 +383,14 @@ class Engine:
             if isinstance(tree, (exp.Create, exp.Drop, exp.TruncateTable)):
                 for name in _locked_tables(session, tree):
                     session.account.catalog.drop(LOADED_FILES, name)
+                    if name not in there:
+                        _note_owner(session, tree, name)
             connection.idle_since = time.monotonic()
             return rewriter.status(result)
+
+    def _there(self, session: Session, tree: exp.Expression) -> list[Qualified]:
+        tables = dict(self.tables())
+        return [name for name in _locked_tables(session, tree) if name in tables]
 
     def _interrupt(self, connection: Connection) -> None:
         connection.duck.interrupt()
@@ -524,6 +550,12 @@ def _check_supported(tree: exp.Expression, sql: str) -> None:
     if isinstance(tree, exp.Show) and tree.name.upper() in _SHOWS:
         return
     raise unsupported(sql)
+
+
+def _note_owner(session: Session, tree: exp.Expression, name: Qualified) -> None:
+    if isinstance(tree, (exp.Create, exp.Drop)) and name.schema != TEMPORARY_SCHEMA:
+        kind = str(tree.args.get("kind")).upper()
+        grants.table_changed(session, kind, name, made=isinstance(tree, exp.Create))
 
 
 def _locked_tables(session: Session, tree: exp.Expression) -> list[Qualified]:

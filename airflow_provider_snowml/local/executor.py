@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from . import access, queries, results
 from . import bindings as binds
-from . import queries, results
 from .errors import SnowflakeError, unsupported
 from .grammar import Reader, resolve_identifiers
 from .queries import Query
@@ -144,6 +144,8 @@ def _answer(
     if reader.at_end():
         raise SnowflakeError(900, "42601", "SQL compilation error:\nEmpty SQL statement.")
     sql = _one_statement(sql, reader)
+    if not describe_only:
+        access.check(session, sql)
     handler = find_handler(reader)
     if handler is not None:
         answer, reads_only = handler

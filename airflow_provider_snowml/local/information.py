@@ -7,6 +7,7 @@ import importlib.metadata
 import sys
 from typing import TYPE_CHECKING, Any
 
+from . import grants
 from .catalog import Qualified
 from .errors import SnowflakeError, already_exists, does_not_exist
 from .functions import system_function, table_function
@@ -99,7 +100,7 @@ def show_databases(session: Session, reader: Reader) -> Result:
                 "is_default": "N",
                 "is_current": "Y" if name == session.database else "N",
                 "origin": "",
-                "owner": session.role,
+                "owner": grants.owner(session.account, "DATABASE", Qualified(name, "", "")),
                 "comment": _made(session, "DATABASE", Qualified(name, "", ""))[1],
                 "options": "",
                 "retention_time": "1",
@@ -139,7 +140,9 @@ def show_schemas(session: Session, reader: Reader) -> Result:
                 found.append(
                     [
                         created_on,
-                        name, "N", "Y" if current else "N", database, session.role, comment, "", "1", "ROLE",
+                        name, "N", "Y" if current else "N", database,
+                        grants.owner(session.account, "SCHEMA", Qualified(database, name, "")),
+                        comment, "", "1", "ROLE",
                     ]
                 )  # fmt: skip
     return rows(

@@ -6,6 +6,7 @@ files become views of the engine's connection, temporary tables get their inner 
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from sqlglot import exp
 
-from . import functions, model_batches, model_tables
+from . import functions, grants, model_batches, model_tables
 from .catalog import Qualified
 from .directory_tables import directory_table
 from .errors import SnowflakeError, already_exists, unsupported
-from .grammar import Name, fold
+from .grammar import Name, fold, quote_if_needed
 from .results import DDL, Result
 from .results import status as results_status
 
@@ -31,7 +32,7 @@ _CURRENT: dict[str, Callable[[Session], Any]] = {
     "CURRENT_WAREHOUSE": lambda s: s.warehouse,
     "CURRENT_ROLE": lambda s: s.role,
     "CURRENT_AVAILABLE_ROLES": lambda s: f'["{s.role}"]',
-    "CURRENT_SECONDARY_ROLES": lambda s: '{"roles":"","value":""}',
+    "CURRENT_SECONDARY_ROLES": lambda s: _secondary_roles(s),
     "CURRENT_USER": lambda s: s.user,
     "CURRENT_SESSION": lambda s: str(s.id),
     "CURRENT_TRANSACTION": lambda s: s.connection.transaction_id if s.connection else None,
@@ -45,6 +46,13 @@ _CURRENT: dict[str, Callable[[Session], Any]] = {
     "CURRENT_VERSION": lambda s: "10.0.0",
     "CURRENT_CLIENT": lambda s: "PythonConnector",
 }
+
+
+def _secondary_roles(session: Session) -> str:
+    found = [role for role, _ in grants.roles_of(session.account, "USER", session.user)]
+    names = [quote_if_needed(role) for role in found if role != session.role]
+    value = "ALL" if session.secondary_roles else ""
+    return json.dumps({"roles": ",".join(names) if value else "", "value": value}, separators=(",", ":"))
 
 
 class Rewriter:

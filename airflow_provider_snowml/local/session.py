@@ -24,6 +24,7 @@ class Session:
 
     ``database`` and ``schema`` are the current ones or None; ``temporary`` maps temporary tables,
     views, stages and file formats of this session to what they are called inside.
+    ``secondary_roles`` is whether all roles of the user count.
     """
 
     account: Account
@@ -33,6 +34,7 @@ class Session:
     warehouse: str | None
     database: str | None = None
     schema: str | None = None
+    secondary_roles: bool = False
     parameters: dict[str, Any] = field(default_factory=dict)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     temporary: dict[tuple[str, Qualified], Qualified] = field(default_factory=dict)

@@ -39,8 +39,11 @@ def use(session: Session, reader: Reader) -> Result:
         session.role = reader.identifier()
         reader.done()
     elif reader.accept("SECONDARY", "ROLES"):
-        reader.scalar()
+        which = reader.accept_any("ALL", "NONE")
+        if which is None:
+            raise unsupported(f"USE SECONDARY ROLES {reader.rest()}")
         reader.done()
+        session.secondary_roles = which == "ALL"
     elif reader.accept("SCHEMA"):
         named = reader.name()
         reader.done()

@@ -16,6 +16,8 @@ from airflow_provider_snowml.core.model_artifact import LOG_MODEL_ARGUMENTS, Mod
 from airflow_provider_snowml.core.model_limits import check_tag_value, check_version_count, parse_version_name
 from airflow_provider_snowml.core.model_ref import ModelVersionInfo, next_version_name
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.preflight_steps import Register
+from airflow_provider_snowml.core.privileges import resolved
 from airflow_provider_snowml.core.registration import (
     Registration,
     fingerprint,
@@ -25,6 +27,7 @@ from airflow_provider_snowml.core.registration import (
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelVersionExistsError
 from airflow_provider_snowml.hooks.model_registration import register
 from airflow_provider_snowml.hooks.model_sources import load, train
+from airflow_provider_snowml.hooks.preflight import check_privileges
 from airflow_provider_snowml.hooks.registration import (
     check_functions,
     comment_and_metrics,
@@ -35,7 +38,14 @@ from airflow_provider_snowml.hooks.registration import (
     version_metrics,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
-from airflow_provider_snowml.operators.base import SnowMLOperator, exactly_one, one_of, owner_of, run_of
+from airflow_provider_snowml.operators.base import (
+    SnowMLOperator,
+    as_text,
+    exactly_one,
+    one_of,
+    owner_of,
+    run_of,
+)
 from airflow_provider_snowml.operators.model_files import fetched
 from airflow_provider_snowml.operators.other_python import run_in_other_python
 
@@ -60,7 +70,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     the version's files: a version of this run with the same callable and arguments is completed and returned,
     without training; any other is somebody else's.
 
-    Before the upload everything is looked at that Snowflake would refuse later. Afterwards the version's
+    Before anything is trained the role's privileges are looked at, and before the upload everything else that
+    Snowflake would refuse later. Afterwards the version's
     functions are looked at, and a few rows of the sample are predicted in Snowflake and compared with what
     the model said here; those rows are part of the registration file (none with the option
     ``capture_sample_input_data=False``). Models that take no data frame (PyTorch, TensorFlow, Hugging Face)
@@ -68,8 +79,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
 
     XCom: ``{"model": "DB.SCHEMA.NAME", "version", "functions": [method, ...], "metrics": {...}}``.
 
-    Privileges: CREATE MODEL and CREATE STAGE (a temporary one) on the schema; OWNERSHIP of the model for a
-    further version; APPLY on the tags. See
+    Privileges: CREATE MODEL on the schema, or OWNERSHIP of the model for a further version; APPLY on the
+    tags; READ on a model that is copied; USAGE on a compute pool that fetches one. See
     https://docs.snowflake.com/en/developer-guide/snowflake-ml/model-registry/overview.
 
     :param model_name: the model, ``[[database.]schema.]name``.
@@ -127,6 +138,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     :param tolerance: how far the two may be apart.
     :raises InvalidArgumentError: (or a subclass) for arguments that make no sense, or a callable that returns
         something else.
+    :raises InsufficientPrivilegesError: if the role lacks a privilege; the message has the GRANT.
     :raises ModelLimitError: for what is over one of Snowflake's limits.
     :raises ModelPackageNotFoundError: if a warehouse lacks a package.
     :raises ModelVersionExistsError: if the version exists and must not be replaced.
@@ -282,6 +294,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
                 replaces = drop_statement(model, version, only=len(names) == 1)
             else:
                 check_version_count(model, len(names))
+            self._check_privileges(hook, work, tags, is_there=versions is not None)
             self.log.info("Making version %s of %s from its %s.", version, model, source)
             if source == "source_model":
                 made = self._copy(context, hook, session, work, replaces, is_new=versions is None)
@@ -349,6 +362,18 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
             # A copy has its source's file, what Snowflake fetched has none.
             return noted if found is None or found.model != noted.model else None
         return found if found is not None and found.identity == work.identity else None
+
+    def _check_privileges(
+        self, hook: SnowMLHook, work: Registration, tags: Mapping[QualifiedName, str], *, is_there: bool
+    ) -> None:
+        step = Register(
+            model_name=work.model,
+            source_model=as_text(self.source_model),
+            compute_pool_for_log=as_text(self.compute_pool_for_log),
+            tags=[tag.sql for tag in tags],
+        )
+        needs = [resolved(need, is_there=is_there) for need in step.needs(hook.default_schema())]
+        check_privileges(hook, needs, what=f"version {work.version} of {work.model}")
 
     def _refuse_unless_replaceable(
         self, model: QualifiedName, version: str, versions: Sequence[ModelVersionInfo]

@@ -1,0 +1,258 @@
+"""What is missing, and what it may cost, found out of the local Snowflake."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.preflight_steps import (
+    Deploy,
+    Evaluate,
+    Load,
+    Monitor,
+    Promote,
+    Query,
+    Register,
+    Retire,
+    RunBatch,
+    RunModel,
+    RunSchema,
+)
+from airflow_provider_snowml.core.privileges import Need
+from airflow_provider_snowml.exceptions import InsufficientPrivilegesError, InvalidNameError
+from airflow_provider_snowml.hooks import preflight
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
+
+WAREHOUSE = "GRANT USAGE ON WAREHOUSE SNOWML_WH"
+
+
+class Pipeline:
+    """A role that can do nothing yet, in the schema of ``scoring``."""
+
+    def __init__(self, scoring) -> None:
+        self.scoring = scoring
+        self.role = f"PIPELINE_{uuid.uuid4().hex[:8].upper()}"
+        self.admin = scoring.hook()
+        self.admin.rows(f"CREATE ROLE {self.role}")
+
+    @property
+    def hook(self) -> SnowMLHook:
+        return SnowMLHook(database=self.scoring.database, schema=self.scoring.name, role=self.role)
+
+    def grant(self, *what: str, role: str | None = None) -> None:
+        for text in what:
+            self.admin.rows(f"{text} TO ROLE {role or self.role}")
+
+    def grant_places(self) -> None:
+        """The warehouse, the database and the schema, which everything needs."""
+        database, schema = self.scoring.database, self.scoring.schema
+        self.grant(WAREHOUSE, f"GRANT USAGE ON DATABASE {database}", f"GRANT USAGE ON SCHEMA {schema}")
+
+
+@pytest.fixture
+def pipeline(scoring) -> Iterator[Pipeline]:
+    made = Pipeline(scoring)
+    yield made
+    made.admin.rows(f"DROP ROLE {made.role}")
+
+
+def steps(scoring) -> list:
+    return [
+        Register(model_name="M"),
+        RunBatch(model_name="M", compute_pool=scoring.pool, output_stage_location="@ST/out", input_table="X"),
+        Load(output_table="PREFLIGHT_LOADED", stage="ST"),
+    ]
+
+
+def test_all_that_is_missing_is_said_at_once_and_its_grants_are_enough(pipeline, scoring) -> None:
+    report = pipeline.hook.preflight(steps(scoring))
+    schema, to = scoring.schema, f"TO ROLE {pipeline.role}"
+    assert report.grants == [
+        f"GRANT USAGE ON DATABASE SNOWML {to}",
+        # Whoever may create in a schema may work in it.
+        f"GRANT USAGE, CREATE SERVICE, CREATE FILE FORMAT, CREATE TABLE ON SCHEMA {schema} {to}",
+        f"GRANT ROLE SYSADMIN {to}",  # owns the model
+        f"GRANT USAGE ON WAREHOUSE SNOWML_WH {to}",
+        f"GRANT USAGE ON COMPUTE POOL TEST_POOL {to}",
+        f"GRANT READ, WRITE ON STAGE {schema}.ST {to}",
+        f"GRANT SELECT ON TABLE {schema}.X {to}",
+    ]
+    assert not report.of("object")
+    assert not report.of("unknown")
+    text = str(report)
+    assert all(f"{grant};" in text for grant in report.grants)
+    assert f"GRANT SELECT ON TABLE {schema}.X {to};  -- RunBatch M" in text
+
+    for grant in report.grants:
+        pipeline.admin.rows(grant)
+    again = pipeline.hook.preflight(steps(scoring))
+    assert not again.findings
+    assert "Nothing is missing." in str(again)
+
+
+def test_missing_objects_are_told_from_missing_privileges(pipeline, scoring) -> None:
+    pipeline.grant_places()
+    report = pipeline.hook.preflight(
+        [
+            Evaluate(model_name="NO_MODEL", input_table=["X", "NO_TABLE"]),
+            RunBatch(model_name="M", compute_pool="NO_POOL", output_stage_location="@NO_STAGE/x"),
+            Promote(model_name="M", tag="NO_TAG"),
+        ]
+    )
+    schema = scoring.schema
+    assert [finding.text.split(",")[0] for finding in report.of("object")] == [
+        f"model {schema}.NO_MODEL",
+        f"table {schema}.NO_TABLE",
+        "compute pool NO_POOL",
+        f"stage {schema}.NO_STAGE",
+        f"tag {schema}.NO_TAG",
+    ]
+    assert f"GRANT READ, WRITE ON STAGE {schema}.NO_STAGE TO ROLE {pipeline.role};" in report.missing()
+    assert {finding.text.rpartition(" ")[2] for finding in report.of("privilege")} == {
+        f"{schema}.X",
+        f"{schema}.M",
+        schema,
+    }
+
+
+def test_what_an_earlier_step_makes_need_not_be_there(pipeline, scoring) -> None:
+    pipeline.grant_places()
+    schema = scoring.schema
+    plan = [
+        Register(model_name="PREFLIGHT_NEW"),
+        RunModel(model_name="PREFLIGHT_NEW", output_table="PREFLIGHT_OUT"),
+        Evaluate(model_name="PREFLIGHT_NEW", input_table="PREFLIGHT_OUT"),
+        Promote(model_name="PREFLIGHT_NEW", tag="PREFLIGHT_TAG", create_tag=True),
+        Retire(model_name="PREFLIGHT_NEW"),
+    ]
+    report = pipeline.hook.preflight(plan)
+    assert report.grants == [
+        f"GRANT CREATE MODEL, CREATE TABLE, CREATE TAG ON SCHEMA {schema} TO ROLE {pipeline.role}"
+    ]
+    assert not report.of("object")
+    missing = pipeline.hook.preflight(plan[1:])
+    assert [finding.text.split(",")[0] for finding in missing.of("object")] == [
+        f"model {schema}.PREFLIGHT_NEW"
+    ]
+
+
+def test_what_was_granted_to_a_role_of_the_role_counts(pipeline, scoring) -> None:
+    pipeline.grant_places()
+    inner = Pipeline(scoring)
+    try:
+        pipeline.grant(f"GRANT ROLE {inner.role}")
+        inner.grant("GRANT SELECT ON TABLE X")
+        pipeline.grant("GRANT USAGE ON MODEL M", role="PUBLIC")
+        plan = [Evaluate(model_name="M", input_table="X", stored_as=None)]
+        assert not pipeline.hook.preflight(plan).findings
+        pipeline.admin.rows(f"REVOKE ROLE {inner.role} FROM ROLE {pipeline.role}")
+        (finding,) = pipeline.hook.preflight(plan).findings
+        assert finding.grant == f"GRANT SELECT ON TABLE {scoring.schema}.X TO ROLE {pipeline.role}"
+    finally:
+        pipeline.admin.rows("REVOKE USAGE ON MODEL M FROM ROLE PUBLIC")
+        inner.admin.rows(f"DROP ROLE {inner.role}")
+
+
+def test_secondary_roles_read_but_do_not_create(pipeline, scoring) -> None:
+    pipeline.grant_places()
+    other = Pipeline(scoring)
+    try:
+        hook = pipeline.hook
+        with hook.open_connection() as connection:
+            other.admin.rows(f"GRANT ROLE {other.role} TO USER {connection.user}")
+            other.grant("GRANT SELECT ON TABLE X", f"GRANT CREATE MODEL ON SCHEMA {scoring.schema}")
+            plan = [Query(reads="X"), Register(model_name="PREFLIGHT_NEW")]
+            assert len(hook.preflight(plan).findings) == 2
+            hook.rows("USE SECONDARY ROLES ALL")
+            (finding,) = hook.preflight(plan).findings
+        assert finding.text == f"CREATE MODEL on schema {scoring.schema}"
+    finally:
+        other.admin.rows(f"DROP ROLE {other.role}")
+
+
+def test_what_cannot_be_known_is_said_and_is_not_missing(pipeline, scoring, monkeypatch) -> None:
+    hook = SnowMLHook(database=scoring.database, schema=scoring.name, role="NOBODY_MADE_IT")
+    report = hook.preflight([Evaluate(model_name="M", input_table="X")])
+    assert not report.missing()
+    assert report.of("unknown")
+    assert all("'NOBODY_MADE_IT' does not exist" in finding.text for finding in report.findings)
+    assert "Not known:" in str(report)
+
+    pipeline.grant_places()
+    monkeypatch.setattr(preflight, "MAX_ROLES", 1)
+    (finding,) = pipeline.hook.preflight([Query(reads="X")]).findings
+    assert finding.what == "unknown"
+    assert "only 1 of the roles" in finding.text
+    monkeypatch.undo()
+    monkeypatch.setattr(preflight, "MAX_ROWS", 2)
+    (finding,) = pipeline.hook.preflight([Query(reads="X")]).findings
+    assert (finding.what, "more privileges than Snowflake shows" in finding.text) == ("unknown", True)
+
+
+def test_what_it_may_cost(pipeline, serving) -> None:
+    pool = serving.pool  # four nodes at most
+    plan = [
+        RunModel(model_name="M", input_table="X", output_table="Y"),
+        RunBatch(model_name="M", compute_pool=pool, output_stage_location="@ST/x", replicas=2, timeout=5400),
+        Deploy(model_name="M", service_name="PREFLIGHT_S", service_compute_pool=pool, max_instances=9),
+        RunSchema(),
+    ]
+    lines = serving.hook().preflight(plan).costs
+    warehouse = "warehouse SNOWML_WH (X-Small), at most 1 credit per hour while its queries run, 60 seconds"
+    one = f"an image build in compute pool {pool}, at most 1 node of CPU_X64_XS, if it is not there yet"
+    nodes = f"compute pool {pool}, at most {{}} nodes of CPU_X64_XS".format
+    assert lines == (
+        f"RunModel M: {warehouse} at least",
+        f"RunBatch M: {warehouse} at least",
+        f"RunBatch M: the job in {nodes(2)} for 1.5 h: 3 node hours",
+        f"RunBatch M: {one}",
+        f"Deploy M: the service in {nodes(4)}, until it is dropped or suspended: 96 node hours a day",
+        f"Deploy M: {one}",
+    )
+
+
+def test_a_plan_costs_few_statements(pipeline, scoring, local_snowflake) -> None:
+    hook = scoring.hook()
+    with hook.open_connection() as connection:
+        hook.preflight(steps(scoring))
+        rows = hook.rows(
+            "SELECT QUERY_TEXT FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY_BY_SESSION(RESULT_LIMIT => 1000)) "
+            f"WHERE SESSION_ID = {connection.session_id} ORDER BY START_TIME"
+        )
+    sent = [row["QUERY_TEXT"] for row in rows if "QUERY_HISTORY" not in row["QUERY_TEXT"]]
+    assert [text.partition(" LIKE")[0] for text in sent if "QUERY_TAG" not in text] == [
+        "SHOW GRANTS TO ROLE SYSADMIN",
+        "SHOW GRANTS TO ROLE PUBLIC",  # the table that is not there yet may be granted by any role
+        "SELECT CURRENT_SECONDARY_ROLES()",
+        "SHOW WAREHOUSES",
+        "SHOW COMPUTE POOLS",
+        "SHOW OBJECTS",
+    ]
+
+
+def test_a_monitor_reads_its_source(pipeline, scoring) -> None:
+    pipeline.grant_places()
+    report = pipeline.hook.preflight([Monitor(model_name="M", source="X", baseline="X")])
+    schema, to = scoring.schema, f"TO ROLE {pipeline.role}"
+    assert report.grants == [
+        f"GRANT CREATE MODEL MONITOR ON SCHEMA {schema} {to}",
+        f"GRANT USAGE ON MODEL {schema}.M {to}",
+        f"GRANT SELECT ON TABLE {schema}.X {to}",
+    ]
+
+
+def test_names_are_checked(pipeline) -> None:
+    with pytest.raises(InvalidNameError, match="no valid name"):
+        pipeline.hook.preflight([Query(reads="X; DROP TABLE X")])
+
+
+def test_a_check_of_its_own_names_every_grant(pipeline, scoring) -> None:
+    model = QualifiedName.parse(f"{scoring.schema}.M")
+    needs = [Need("MODEL", model, ("READ",)), Need("SCHEMA", model.parent, ("CREATE MODEL",))]
+    with pytest.raises(InsufficientPrivilegesError) as missing:
+        preflight.check_privileges(pipeline.hook, needs, what="this")
+    assert f"GRANT READ ON MODEL {model} TO ROLE {pipeline.role}" in str(missing.value)
+    assert f"GRANT CREATE MODEL ON SCHEMA {model.parent} TO ROLE {pipeline.role}" in str(missing.value)
