@@ -13,6 +13,7 @@ from typing import Any
 import pendulum
 from airflow.sdk import DAG
 
+from airflow_provider_snowml.core.preflight_steps import Load, Register, RunBatch
 from airflow_provider_snowml.local import LocalSnowflake
 from airflow_provider_snowml.operators.evaluation import SnowMLEvaluateModelOperator
 from airflow_provider_snowml.operators.inference import (
@@ -24,6 +25,7 @@ from airflow_provider_snowml.operators.inference import (
 from airflow_provider_snowml.operators.model_export import SnowMLExportModelOperator
 from airflow_provider_snowml.operators.model_update import SnowMLUpdateModelOperator
 from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
+from airflow_provider_snowml.operators.preflight import SnowMLPreflightOperator
 from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
 from airflow_provider_snowml.operators.services import SnowMLCreateServiceOperator, SnowMLDropServiceOperator
@@ -41,6 +43,7 @@ LOOK, SDK = "each look: ", "the SDK: "
 REASONS = {
     r"SHOW PARAMETERS LIKE 'QUERY_TAG'": "the tag that the connection has, to be kept",
     r"ALTER SESSION (UN)?SET QUERY_TAG": "who asks: DAG, task and run, for the query history",
+    r"SHOW GRANTS TO": "what the role may do",
     # A batch job
     r"LIST '\S*_snowml_input/SNOWML\S*_A'": "the task's attempts, by their inputs",
     r"LIST '\S*_A'": "the task's attempts, by their outputs",
@@ -148,6 +151,16 @@ def operators() -> DAG:
         register = SnowMLRegisterModelOperator(
             **_own("register"), model_name="M", version_name="V1", python_callable=train
         )
+        preflight = SnowMLPreflightOperator(
+            **_own("preflight"),
+            steps=[
+                Register(model_name="M"),
+                RunBatch(
+                    model_name="M", compute_pool=POOL, output_stage_location="@ST/batch", input_table="X"
+                ),
+                Load(output_table="X", stage="ST"),
+            ],
+        )
         run = SnowMLRunModelOperator(
             **_own("run_model"),
             model_name="M",
@@ -235,6 +248,7 @@ def operators() -> DAG:
         suspend = SnowMLSuspendIdleOperator(**_own("suspend_idle"), compute_pools=POOL)
         (
             register
+            >> preflight
             >> evaluate
             >> promote
             >> update

@@ -223,9 +223,7 @@ class Load(Step):
     def needs(self, default: SchemaName) -> list[Need]:
         """READ on the stage, and what the table is written with."""
         table = _name(self.output_table, default)
-        privileges = (
-            (OWNERSHIP,) if self.on_schema_change == "add_columns" else ("INSERT", "DELETE")
-        )
+        privileges = (OWNERSHIP,) if self.on_schema_change == "add_columns" else ("INSERT", "DELETE")
         return [
             Need("TABLE", table, privileges, creates="CREATE TABLE" if self.create_table else None),
             Need("SCHEMA", table.parent, ("CREATE FILE FORMAT",)),

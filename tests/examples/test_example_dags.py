@@ -55,6 +55,8 @@ def test_retraining_has_two_outcomes_and_a_schema_of_its_own(dags):
     assert promote.upstream_task_ids == {"train", "contest"}
     drop = dag.get_task("drop_run_schema")
     assert drop.is_teardown
+    # Before everything else it is known whether the role may do it.
+    assert dag.roots == [dag.get_task("preflight")]
     assert drop.upstream_task_ids == {"make_run_schema", "monitor", "keep_champion"}
     assert dag.get_task("train").upstream_task_ids == {"split_flights"}
     assert dag.max_active_runs == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -256,3 +258,73 @@ def test_a_check_of_its_own_names_every_grant(pipeline, scoring) -> None:
         preflight.check_privileges(pipeline.hook, needs, what="this")
     assert f"GRANT READ ON MODEL {model} TO ROLE {pipeline.role}" in str(missing.value)
     assert f"GRANT CREATE MODEL ON SCHEMA {model.parent} TO ROLE {pipeline.role}" in str(missing.value)
+
+
+# -- the pages --------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_shows_what_is_printed(airflow_conn, schema) -> None:
+    page = (DOCS / "operators" / "preflight.md").read_text()
+    names: dict = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], names)
+    admin = SnowMLHook()
+    for sql in (
+        "CREATE ROLE PAGE_ROLE",
+        "CREATE TABLE CUSTOMERS (ID INT)",
+        "CREATE COMPUTE POOL ML_POOL MIN_NODES = 1 MAX_NODES = 2 INSTANCE_FAMILY = CPU_X64_S",
+        "GRANT USAGE ON DATABASE SNOWML TO ROLE PAGE_ROLE",
+        f"GRANT USAGE, CREATE TABLE, CREATE SERVICE ON SCHEMA {schema} TO ROLE PAGE_ROLE",
+        "GRANT USAGE ON WAREHOUSE SNOWML_WH TO ROLE PAGE_ROLE",
+    ):
+        admin.rows(sql)
+    try:
+        report = str(SnowMLHook(role="PAGE_ROLE").preflight(names["preflight"].steps))
+    finally:
+        admin.rows("DROP ROLE PAGE_ROLE")
+        admin.rows("DROP COMPUTE POOL ML_POOL")
+    for ours, theirs in ((schema, "ML.SCORING"), ("PAGE_ROLE", "ML_PIPELINE"), ("SNOWML_WH", "ML_WH")):
+        report = report.replace(ours, theirs)
+    assert re.findall(r"```text\n(.*?)\n```", page, re.DOTALL)[0] == report
+
+
+def test_the_grants_of_the_page_are_enough(local_snowflake, airflow_conn) -> None:
+    """What docs/account.md has a new role granted, statement by statement."""
+    admin = SnowMLHook()
+    made = (
+        *("WAREHOUSE ML_WH", "DATABASE ML", "SCHEMA ML.FEATURES", "SCHEMA ML.SCORING"),
+        *("TABLE ML.FEATURES.CUSTOMERS (ID INT)", "STAGE ML.SCORING.SCORES"),
+        "IMAGE REPOSITORY ML.SCORING.IMAGES",
+        "COMPUTE POOL ML_POOL MIN_NODES = 1 MAX_NODES = 1 INSTANCE_FAMILY = CPU_X64_XS",
+    )
+    try:
+        for what in made:
+            admin.rows(f"CREATE {what}")
+        (sql,) = re.findall(r"```sql\n(.*?)```", (DOCS / "account.md").read_text(), re.DOTALL)
+        for statement in re.sub(r"--[^\n]*", "", sql).split(";"):
+            if statement.strip():
+                admin.rows(statement)
+        batch = {"compute_pool": "ML_POOL", "output_stage_location": "@SCORES/x", "image_repo": "IMAGES"}
+        service = {"service_name": "S", "service_compute_pool": "ML_POOL", "image_repo": "IMAGES"}
+        hook = SnowMLHook(database="ML", schema="SCORING", role="ML_PIPELINE", warehouse="ML_WH")
+        report = hook.preflight(
+            [
+                RunSchema(),
+                Query(reads="ML.FEATURES.CUSTOMERS", writes="TRAINING"),
+                Register(model_name="CHURN"),
+                Evaluate(model_name="CHURN", input_table="TRAINING"),
+                Promote(model_name="CHURN"),
+                RunModel(model_name="CHURN", input_table="TRAINING", output_table="SCORED"),
+                RunBatch(model_name="CHURN", input_table="ML.FEATURES.CUSTOMERS", **batch),
+                Load(output_table="CHURN_SCORES", stage="SCORES"),
+                Deploy(model_name="CHURN", ingress_enabled=True, **service),
+                Monitor(model_name="CHURN", source="CHURN_SCORES", baseline="SCORED"),
+                Retire(model_name="CHURN"),
+            ]
+        )
+        assert not report.findings, str(report)
+    finally:
+        for what in ("ROLE IF EXISTS ML_PIPELINE", "COMPUTE POOL IF EXISTS ML_POOL", "DATABASE IF EXISTS ML"):
+            admin.rows(f"DROP {what}")
+        admin.rows("DROP WAREHOUSE IF EXISTS ML_WH")
