@@ -46,8 +46,8 @@ def _create(session: Session, reader: Reader) -> None:
     for kind in _MADE:
         if reader.accept(*kind.split()):
             reader.accept("IF", "NOT", "EXISTS")
-            name = session.resolve(reader.name())
-            schema = Qualified(name.database, name.schema, "")
+            made = session.resolve(reader.name())
+            schema = Qualified(made.database, made.schema, "")
             grants.require(session, f"CREATE {kind}", "SCHEMA", schema)
             return
 
