@@ -10,6 +10,7 @@ from airflow_provider_snowml.core.names import Identifier, QualifiedName, Schema
 from airflow_provider_snowml.core.preflight_steps import Step, Use
 from airflow_provider_snowml.core.privileges import (
     OWNERSHIP,
+    SYSTEM_ROLES,
     Grants,
     Need,
     ObjectName,
@@ -46,7 +47,7 @@ class Account:
     :param primary: what this role has, with the roles that were granted to it.
     :param all: the same and what the secondary roles have, which counts for all but CREATE.
     :param unread: why the privileges of some roles are not known; empty if all are.
-    :param listed: the objects that were looked for, and their owners: ``None`` for one that was not listed.
+    :param listed: the objects that were looked for, as SHOW lists them: ``None`` for one that it does not.
     :param unlisted: why it is not known whether an object is there.
     :param warehouses: the rows of SHOW WAREHOUSES, by name.
     :param compute_pools: the rows of SHOW COMPUTE POOLS, by name.
@@ -57,21 +58,19 @@ class Account:
     primary: Grants = field(default_factory=Grants)
     all: Grants = field(default_factory=Grants)
     unread: list[str] = field(default_factory=list)
-    listed: dict[tuple[str, ObjectName], str | None] = field(default_factory=dict)
+    listed: dict[tuple[str, ObjectName], Mapping[str, Any] | None] = field(default_factory=dict)
     unlisted: dict[tuple[str, ObjectName], str] = field(default_factory=dict)
     warehouses: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     compute_pools: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def note(self, kind: str, names: Iterable[ObjectName], rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Note which objects a SHOW has listed, and who owns them.
+        """Note which objects a SHOW has listed.
 
         :param kind: what they are.
         :param names: those that were looked for.
         :param rows: its rows, by name.
         """
-        for name in names:
-            row = rows.get(last_part(name))
-            self.listed[kind, name] = None if row is None else str(row.get("owner") or "")
+        self.listed.update({(kind, name): rows.get(last_part(name)) for name in names})
 
     def held(self, need: Need) -> set[str]:
         """The privileges on what is needed: to create, only those of the primary role count."""
@@ -84,6 +83,13 @@ class Account:
         if (kind, name) in self.listed:
             return self.listed[kind, name] is not None
         return None
+
+    def kind(self, kind: str, name: ObjectName) -> str:
+        """What it is, if it is a table or a view: GRANT wants to know."""
+        row = self.listed.get((kind, name))
+        if kind != "TABLE":
+            return kind
+        return self.all.tables.get(name) or str((row or {}).get("kind") or kind)
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,8 @@ def examine(steps: Sequence[Step], default: SchemaName, account: Account) -> lis
 
 
 def _finding(need: Need, account: Account, steps: tuple[str, ...]) -> Finding:
-    grant = grant_statement(need.privileges, need.kind, need.name, account.role)
+    kind = account.kind(need.kind, need.name)
+    grant = grant_statement(need.privileges, kind, need.name, account.role)
     is_there = account.is_there(need.kind, need.name)
     why = account.unlisted.get((need.kind, need.name))
     if account.unread or (is_there is None and why):
@@ -172,8 +179,8 @@ def _finding(need: Need, account: Account, steps: tuple[str, ...]) -> Finding:
     if not is_there:
         what = f"{described(need.kind, need.name)}, or role {account.role} may not see it"
         return Finding("object", what, grant, steps)
-    owner = account.listed.get((need.kind, need.name))
-    if OWNERSHIP in need.privileges and owner:
+    owner = (account.listed.get((need.kind, need.name)) or {}).get("owner")
+    if OWNERSHIP in need.privileges and owner and owner not in SYSTEM_ROLES:
         # The owner's role does it too, and leaves the object to its owner.
         grant = f"GRANT ROLE {Identifier.of(owner)} TO ROLE {account.role}"
     return Finding("privilege", str(need), grant, steps)

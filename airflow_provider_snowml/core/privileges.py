@@ -6,13 +6,16 @@ See https://docs.snowflake.com/en/user-guide/security-access-control-privileges.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
 
 OWNERSHIP = "OWNERSHIP"
+
+# To be in one of these is to have far more than a model.
+SYSTEM_ROLES = ("ACCOUNTADMIN", "ORGADMIN", "GLOBALORGADMIN", "SECURITYADMIN", "SYSADMIN", "USERADMIN")
 
 # These share their names in a schema: what is called a table may be any of them.
 TABLES = (
@@ -85,9 +88,11 @@ class Grants:
     """The privileges that some roles have.
 
     :param objects: the privileges, by kind and name of the object.
+    :param tables: what each table or view is.
     """
 
     objects: dict[tuple[str, ObjectName], set[str]] = field(default_factory=dict)
+    tables: dict[ObjectName, str] = field(default_factory=dict)
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> list[Role]:
         """Add the rows of a SHOW GRANTS TO ROLE.
@@ -104,7 +109,13 @@ class Grants:
                     roles.append((kind, name))
             else:
                 self.objects.setdefault((_shared(kind), name), set()).add(privilege)
+                if kind in TABLES:
+                    self.tables[name] = kind
         return roles
+
+    def copy(self) -> Grants:
+        """The same, to be added to."""
+        return Grants({key: set(held) for key, held in self.objects.items()}, dict(self.tables))
 
     def on(self, kind: str, name: ObjectName) -> set[str]:
         """The privileges on an object; none if nothing is known of it."""
@@ -148,15 +159,16 @@ def described(kind: str, name: ObjectName) -> str:
     return "the account" if name is None else f"{kind.lower()} {name}"
 
 
-def grant_statement(privileges: Iterable[str], kind: str, name: object, role: object) -> str:
+def grant_statement(privileges: Collection[str], kind: str, name: object, role: object) -> str:
     """The GRANT that gives privileges.
 
-    :param privileges: the privileges.
+    :param privileges: the privileges; OWNERSHIP is all of them.
     :param kind: what they are on: ``COMPUTE POOL``; ``ACCOUNT``.
     :param name: which one, as SQL; ``None`` for the account.
     :param role: who gets them, as SQL.
     """
     on = kind if name is None else f"{kind} {name}"
-    statement = f"GRANT {', '.join(privileges)} ON {on} TO ROLE {role}"
-    # An object has one owner: without this, the others lose what they were granted.
-    return statement + (" COPY CURRENT GRANTS" if OWNERSHIP in privileges else "")
+    if OWNERSHIP in privileges:
+        # An object has one owner. Without COPY, the others lose what they were granted.
+        return f"GRANT OWNERSHIP ON {on} TO ROLE {role} COPY CURRENT GRANTS"
+    return f"GRANT {', '.join(privileges)} ON {on} TO ROLE {role}"

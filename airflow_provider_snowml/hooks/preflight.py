@@ -34,6 +34,8 @@ from airflow_provider_snowml.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from snowflake.connector import SnowflakeConnection
+
     from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 log = logging.getLogger(__name__)
@@ -70,8 +72,7 @@ def preflight(hook: SnowMLHook, steps: Sequence[Step]) -> PreflightReport:
     :raises InvalidNameError: for a name that is none.
     """
     with hook.open_connection() as connection:
-        default = hook.default_schema()
-        warehouse = Identifier.of(connection.warehouse) if connection.warehouse else None
+        default, warehouse = _places(hook, connection)
         needs = all_needs(steps, default, warehouse)
         account = _read_grants(hook, needs)
         account.warehouse = warehouse
@@ -106,6 +107,21 @@ def check_privileges(hook: SnowMLHook, needs: Sequence[Need], *, what: str) -> N
         )
 
 
+def _places(hook: SnowMLHook, connection: SnowflakeConnection) -> tuple[SchemaName, Identifier | None]:
+    """Where unqualified names are, and the warehouse.
+
+    A session does not have what its role may not use: then it is what the connection asked for.
+    """
+    asked = hook._get_conn_params()
+    warehouse = Identifier.of(connection.warehouse) if connection.warehouse else None
+    if warehouse is None and asked.get("warehouse"):
+        warehouse = Identifier.parse(asked["warehouse"], what="warehouse")
+    if (not connection.database or not connection.schema) and asked.get("database") and asked.get("schema"):
+        database = Identifier.parse(asked["database"], what="database")
+        return SchemaName(database, Identifier.parse(asked["schema"], what="schema")), warehouse
+    return hook.default_schema(), warehouse
+
+
 def _read_grants(hook: SnowMLHook, needs: Sequence[Need]) -> Account:
     """What the role has, and the roles that were granted to it, as far as something is missing."""
     with hook.open_connection() as connection:
@@ -114,7 +130,7 @@ def _read_grants(hook: SnowMLHook, needs: Sequence[Need]) -> Account:
     seen: set[Role] = set()
     # Whoever made it has it, and every role is in PUBLIC.
     _walk(hook, account, account.primary, [("ROLE", role), ("ROLE", PUBLIC)], needs, seen)
-    account.all.objects = {name: set(held) for name, held in account.primary.objects.items()}
+    account.all = account.primary.copy()
     if any(need.missing_of(account.held(need)) for need in needs if not need.is_to_create):
         others = json.loads(str(hook.value("SELECT CURRENT_SECONDARY_ROLES()") or "{}")).get("roles") or ""
         secondary: list[Role] = [("ROLE", object_name(name)) for name in others.split(",") if name]

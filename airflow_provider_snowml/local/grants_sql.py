@@ -259,8 +259,6 @@ def _thing(session: Session, reader: Reader) -> tuple[str, Qualified]:
         name = Qualified("", "", named.name)
     else:
         name = session.resolve(named)
-    if kind == "TABLE" and grants.exists(session.account, "VIEW", name):
-        kind = "VIEW"  # ON TABLE takes a view's name too
     if not grants.exists(session.account, kind, name):
         raise does_not_exist(kind.capitalize(), str(name))
     return kind, name

@@ -76,7 +76,7 @@ def test_all_that_is_missing_is_said_at_once_and_its_grants_are_enough(pipeline,
         f"GRANT USAGE ON DATABASE SNOWML {to}",
         # Whoever may create in a schema may work in it.
         f"GRANT USAGE, CREATE SERVICE, CREATE FILE FORMAT, CREATE TABLE ON SCHEMA {schema} {to}",
-        f"GRANT ROLE SYSADMIN {to}",  # owns the model
+        f"GRANT OWNERSHIP ON MODEL {schema}.M {to} COPY CURRENT GRANTS",
         f"GRANT USAGE ON WAREHOUSE SNOWML_WH {to}",
         f"GRANT USAGE ON COMPUTE POOL TEST_POOL {to}",
         f"GRANT READ, WRITE ON STAGE {schema}.ST {to}",
@@ -118,6 +118,40 @@ def test_missing_objects_are_told_from_missing_privileges(pipeline, scoring) -> 
         f"{schema}.M",
         schema,
     }
+
+
+def test_a_place_that_the_session_does_not_have_is_missing(scoring, pipeline) -> None:
+    hook = SnowMLHook(database="SNOWML", schema="NOT_THERE", role=pipeline.role, warehouse="NO_WH")
+    report = hook.preflight([Query(reads="X")])
+    assert [finding.text.split(",")[0] for finding in report.of("object")] == [
+        "schema SNOWML.NOT_THERE",
+        "table SNOWML.NOT_THERE.X",
+        "warehouse NO_WH",
+    ]
+    assert report.grants == [f"GRANT USAGE ON DATABASE SNOWML TO ROLE {pipeline.role}"]
+
+
+def test_what_another_role_owns(scoring, pipeline) -> None:
+    """Its owner keeps it: the role is granted, unless it is one of the system's."""
+    pipeline.grant_places()
+    owner = Pipeline(scoring)
+    admin = pipeline.admin
+    try:
+        admin.rows("CREATE VIEW PREFLIGHT_VIEW AS SELECT * FROM X")
+        admin.rows(f"GRANT OWNERSHIP ON MODEL SLOW TO ROLE {owner.role}")
+        plan = [Promote(model_name="SLOW"), Query(reads="PREFLIGHT_VIEW")]
+        report = pipeline.hook.preflight(plan)
+        assert report.grants == [
+            f"GRANT ROLE {owner.role} TO ROLE {pipeline.role}",
+            f"GRANT SELECT ON VIEW {scoring.schema}.PREFLIGHT_VIEW TO ROLE {pipeline.role}",
+        ]
+        pipeline.grant(*(grant.partition(" TO ROLE")[0] for grant in report.grants))
+        assert not pipeline.hook.preflight(
+            [Promote(model_name="SLOW"), Query(reads="PREFLIGHT_VIEW")]
+        ).findings
+    finally:
+        admin.rows("DROP VIEW PREFLIGHT_VIEW")
+        admin.rows(f"DROP ROLE {owner.role}")  # what it owned goes to the one who drops it
 
 
 def test_what_an_earlier_step_makes_need_not_be_there(pipeline, scoring) -> None:
