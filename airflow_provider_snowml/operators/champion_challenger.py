@@ -57,8 +57,8 @@ class SnowMLChampionChallengerOperator(SnowMLOperator, BranchMixIn):
     challenger's) and ``champion_metrics``. The outcome with its numbers and reasons is stored on the
     challenger, too, as the metric ``stored_as``.
 
-    Privileges: USAGE on the model and on a warehouse, SELECT on the input, CREATE TABLE in the schema of the
-    connection (for the temporary tables); OWNERSHIP of the model to store the result. See
+    Privileges: USAGE on the model and on a warehouse, SELECT on the input; OWNERSHIP of the model to store
+    the result. See
     https://docs.snowflake.com/en/developer-guide/snowflake-ml/model-registry/overview.
 
     :param model_name: the model, ``[[database.]schema.]name``.
