@@ -140,6 +140,47 @@ class Promote(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Update(Step):
+    """:class:`.SnowMLUpdateModelOperator`.
+
+    :param model_name: the model.
+    :param tags: the tags that it gets.
+    """
+
+    uses_warehouse = False
+
+    model_name: str
+    tags: Sequence[str] | Mapping[str, str] = ()
+
+    def needs(self, default: SchemaName) -> list[Need]:
+        """OWNERSHIP of the model, APPLY on the tags."""
+        tags = [need for tag in self.tags for need in _on("TAG", tag, default, "APPLY")]
+        return _on("MODEL", self.model_name, default, OWNERSHIP) + tags
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Step):
+    """:class:`.SnowMLExportModelOperator`.
+
+    :param model_name: the model.
+    :param path: where it goes; only a stage's ``@stage/path`` needs a privilege.
+    """
+
+    uses_warehouse = False
+
+    model_name: str
+    path: str
+
+    def needs(self, default: SchemaName) -> list[Need]:
+        """READ and USAGE of the model, READ and WRITE on the stage."""
+        stage = self.path if self.path.startswith("@") else None
+        return [
+            *_on("MODEL", self.model_name, default, "READ", "USAGE"),
+            *_stage(stage, default, "READ", "WRITE"),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunModel(Step):
     """:class:`.SnowMLRunModelOperator`.
 

@@ -199,6 +199,8 @@ PLAN = {
     "Monitor": ({"model_name": "M", "source": "X"}, ["SnowMLCreateMonitorOperator"]),
     "RunSchema": ({}, ["SnowMLRunSchemaOperator"]),
     "Retire": ({"model_name": "M"}, ["SnowMLPruneModelVersionsOperator", "SnowMLDeleteModelOperator"]),
+    "Update": ({"model_name": "M", "tags": {"T": "x"}}, ["SnowMLUpdateModelOperator"]),
+    "Export": ({"model_name": "M", "path": "@S/x"}, ["SnowMLExportModelOperator"]),
     "Query": ({}, []),
 }
 
