@@ -160,9 +160,14 @@ def test_snowflake_refuses_what_the_check_would_have_found(scoring, role) -> Non
 def test_tags_are_looked_at_too(scoring, role, task_context) -> None:
     admin = scoring.hook()
     admin.rows(f"GRANT CREATE MODEL ON SCHEMA {scoring.schema} TO ROLE {role}")
-    admin.rows("CREATE TAG IF NOT EXISTS PREFLIGHT_TAG")
-    with pytest.raises(InsufficientPrivilegesError, match=r"GRANT APPLY ON TAG \S+\.PREFLIGHT_TAG TO ROLE"):
-        register(role=role, tags={"PREFLIGHT_TAG": "x"}).execute(task_context("register"))
+    admin.rows("CREATE TAG PREFLIGHT_TAG")
+    try:
+        with pytest.raises(
+            InsufficientPrivilegesError, match=r"GRANT APPLY ON TAG \S+\.PREFLIGHT_TAG TO ROLE"
+        ):
+            register(role=role, tags={"PREFLIGHT_TAG": "x"}).execute(task_context("register"))
+    finally:
+        admin.rows("DROP TAG PREFLIGHT_TAG")
 
 
 # -- one source -------------------------------------------------------------------------------------------
