@@ -13,7 +13,6 @@ from airflow_provider_snowml.core.names import Identifier, QualifiedName, litera
 from airflow_provider_snowml.core.promotion import CatalogModel, CatalogVersion, Step
 from airflow_provider_snowml.exceptions import (
     InvalidArgumentError,
-    ModelNotFoundError,
     ModelVersionExistsError,
     ObjectNotFoundError,
 )
@@ -38,16 +37,8 @@ def get_model(hook: SnowMLHook, model: QualifiedName) -> CatalogModel:
     """
     found = find_model(hook, model)
     if found is None:
-        raise no_such_model(hook, model)
+        raise hook.no_such_model(model)
     return found
-
-
-def no_such_model(hook: SnowMLHook, model: QualifiedName) -> ModelNotFoundError:
-    """The error for a model that isn't there; its message lists the schema's models."""
-    return ModelNotFoundError(
-        f"There is no model {model}, or the role may not see it. {model.parent} has: "
-        f"{hook.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
-    )
 
 
 def with_marks(

@@ -265,10 +265,7 @@ class SnowMLHook(SnowflakeHook):
         model = self._model(model)
         versions = self.model_versions(model)
         if versions is None:
-            raise ModelNotFoundError(
-                f"There is no model {model}, or role {self._current_role()} may not see it. "
-                f"{model.parent} has: {self.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
-            )
+            raise self.no_such_model(model)
         version = resolve_version(model, reference, versions).name
         spec = self.model_spec(model, version)
         shown = self.rows(f"SHOW FUNCTIONS IN MODEL {model.sql} VERSION {Identifier.of(version).sql}")
@@ -278,6 +275,16 @@ class SnowMLHook(SnowflakeHook):
         }
         functions = tuple(model_functions(spec, types))
         return ModelVersionRef(model, version, functions, supports_gpu(spec), spec.get("model_type"))
+
+    def no_such_model(self, model: QualifiedName) -> ModelNotFoundError:
+        """The error for a model that isn't there; its message lists the schema's models.
+
+        :param model: the model.
+        """
+        return ModelNotFoundError(
+            f"There is no model {model}, or role {self._current_role()} may not see it. "
+            f"{model.parent} has: {self.listing('SHOW MODELS IN SCHEMA ' + model.parent.sql)}."
+        )
 
     def _model(self, model: QualifiedName | str) -> QualifiedName:
         if isinstance(model, QualifiedName):

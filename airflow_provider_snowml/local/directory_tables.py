@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -79,8 +78,7 @@ def _entries(stage: Object) -> dict[str, Any]:
 
 def _entry(f: StageFile) -> list[Any]:
     stat = f.file.stat()
-    digest = hashlib.md5(f.file.read_bytes(), usedforsecurity=False).hexdigest()
-    return [stat.st_size, stat.st_mtime, digest]
+    return [stat.st_size, stat.st_mtime, f.md5]
 
 
 def directory_table(session: Session, reference: str) -> pa.Table:

@@ -20,11 +20,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .batch_sizes import rows_at_once
 from .containers import DONE, FAILED, RUNNING, write_state
 from .job_input import packed, unpack, with_content
 from .parquet import dictionary_columns
 
-ROWS_AT_ONCE = 20_000
 SCHEDULING_SECONDS = 1.0  # a job is seen PENDING for a moment, as it is (for longer) in Snowflake
 _ARROW = {
     "INT8": pa.int8(), "INT16": pa.int16(), "INT32": pa.int32(), "INT64": pa.int64(),
@@ -152,14 +152,14 @@ def _infer(spec: dict[str, Any], handler: Any, table: pa.Table, types: dict[str,
 
 def _batches(spec: dict[str, Any]) -> Iterator[Iterator[pa.Table]]:
     for file in input_files(Path(spec["input"])):
-        yield _rows(file, spec["max_batch_rows"] or ROWS_AT_ONCE)
+        yield _rows(file, spec["max_batch_rows"])
 
 
-def _rows(file: Path, at_once: int) -> Iterator[pa.Table]:
+def _rows(file: Path, most: int | None) -> Iterator[pa.Table]:
     parquet = pq.ParquetFile(file)
     if parquet.metadata.num_rows == 0:
         yield parquet.read()
-    for batch in parquet.iter_batches(batch_size=at_once):
+    for batch in parquet.iter_batches(batch_size=most or rows_at_once(parquet.metadata.num_columns)):
         yield pa.Table.from_batches([batch])
 
 

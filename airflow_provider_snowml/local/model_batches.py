@@ -15,6 +15,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from . import queries
+from .batch_sizes import rows_at_once
 from .model_tables import common_table_expressions
 from .model_types import is_packed
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .model_calls import Function
     from .session import Session
 
-ROWS_AT_ONCE = 50_000
 _PLAIN = {"expressions", "from_", "with_"}
 _ARGUMENT = "snowml argument"
 
@@ -126,10 +126,10 @@ def _given_by_model(column: exp.Expression, function: Function, number: int) -> 
 
 
 def _run(function: Function, arguments: list[pa.ChunkedArray]) -> pa.ChunkedArray:
-    query, rows = queries.current(), len(arguments[0])
+    query, rows, size = queries.current(), len(arguments[0]), rows_at_once(len(arguments))
     parts = [
-        function.run(query, [array.slice(start, ROWS_AT_ONCE) for array in arguments])
-        for start in range(0, rows, ROWS_AT_ONCE)
+        function.run(query, [array.slice(start, size) for array in arguments])
+        for start in range(0, rows, size)
     ]
     tables = [pa.table({"": part}) for part in parts] or [pa.table({"": pa.nulls(0)})]
     return pa.concat_tables(tables, promote_options="permissive").column(0)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from .batch_sizes import rows_at_once
+
 if TYPE_CHECKING:
     from .handlers import Package
 
 # In the request's metadata: the handler; OBJECT, VALUE or TABLE; how many of the last columns are keys.
 HANDLER, RETURNS, KEYS = b"handler", b"returns", b"keys"
 PARTITIONED = b"partitioned"  # in that of the answer
-ROWS_AT_ONCE = 20_000
 _PLAIN = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
 
 
@@ -115,7 +116,8 @@ def _table_answer(handler: type[Any], request: pa.Table, keys: int) -> pa.Table:
         key_values = request.select(range(arguments, request.num_columns)).to_pandas()
         parts = list(partitions(frame, key_values))
     else:
-        parts = [frame.index[i : i + ROWS_AT_ONCE] for i in range(0, len(frame), ROWS_AT_ONCE)]
+        size = rows_at_once(arguments)
+        parts = [frame.index[i : i + size] for i in range(0, len(frame), size)]
     tables = []
     for part in parts:
         answer = call_table_function(handler, frame.loc[part].reset_index(drop=True))

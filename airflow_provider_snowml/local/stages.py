@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,18 @@ class StageFile:
 
     path: str
     file: Path
+
+    @property
+    def md5(self) -> str:
+        stat = self.file.stat()
+        return _md5(self.file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(10_000)
+def _md5(file: Path, size: int, modified: int) -> str:
+    """Once for each content: whoever waits lists again and again."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
 
 
 @dataclass(frozen=True)

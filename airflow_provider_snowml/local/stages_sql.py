@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -200,7 +199,7 @@ def list_files(session: Session, reader: Reader) -> Result:
         [
             name,
             f.file.stat().st_size,
-            hashlib.md5(f.file.read_bytes(), usedforsecurity=False).hexdigest(),
+            f.md5,
             formatdate(f.file.stat().st_mtime, usegmt=True),
         ]
         for name, f in _files(session, reference, pattern)

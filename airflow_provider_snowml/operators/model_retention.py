@@ -16,7 +16,6 @@ from airflow_provider_snowml.hooks.model_retention import (
     models_of,
     versions_in_use,
 )
-from airflow_provider_snowml.hooks.promotion import no_such_model
 from airflow_provider_snowml.hooks.services import snowflake_time
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.base import (
@@ -97,7 +96,7 @@ class SnowMLPruneModelVersionsOperator(SnowMLOperator):
                 versions = versions_in_use(hook, model)
                 if versions is None:
                     if name:
-                        raise no_such_model(hook, model)
+                        raise hook.no_such_model(model)
                     continue  # dropped since it was listed
                 plan = plan_pruning(versions, keep_last=keep_last, older_than=age, now=now)
                 if not plan_only:

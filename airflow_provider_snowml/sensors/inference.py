@@ -8,8 +8,8 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, Context, conf
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_snowml.core.batch_poller import ERROR_GRACE, Limits, Memory, Outcome, Poller, Verdict
@@ -26,12 +26,13 @@ from airflow_provider_snowml.hooks.batch_jobs import log_tail, own_directory
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import TIMEOUTS, in_short
 from airflow_provider_snowml.operators.base import as_text, run_of
+from airflow_provider_snowml.sensors.base import SnowMLSensor
 from airflow_provider_snowml.triggers.inference import UNRESOLVED, SnowMLBatchJobTrigger
 
 STATE_KEY = "snowml_batch_success"
 
 
-class SnowMLBatchSuccessSensor(BaseSensorOperator):
+class SnowMLBatchSuccessSensor(SnowMLSensor):
     """Wait until ``_SUCCESS`` is in a batch job's output directory.
 
     With ``job_name`` it also wants the job DONE, and fails at once when the job has failed or was cancelled,
@@ -47,27 +48,15 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         ``job_name``, the directory above is enough.
     :param job_name: the job, ``[[database.]schema.]name``.
     :param grace: seconds that ``_SUCCESS`` may come after DONE, and a job may be missing.
-    :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
-        left out.
     :param start_from_trigger: with ``deferrable``: whether the wait begins in the triggerer, so that a worker
         is needed only once it is over. The two names must then be texts, and give full names; templates are
         fine, but not of XComs, which Airflow 3.3's triggerer cannot pull. Where that cannot be (an XCom, a
         name without its schema, a templated connection, a mapped task) the wait begins in a worker after
         all. ``timeout`` counts for each try.
-    :param snowflake_conn_id: the Airflow connection; ``warehouse``, ``database``, ``schema`` and ``role``
-        override what it says.
     :raises BatchJobError: (a subclass) if the job didn't end well.
     """
 
-    template_fields: Sequence[str] = (
-        "job_output_location",
-        "job_name",
-        "snowflake_conn_id",
-        "warehouse",
-        "database",
-        "schema",
-        "role",
-    )
+    template_fields: Sequence[str] = (*SnowMLSensor.template_fields, "job_output_location", "job_name")
 
     def __init__(
         self,
@@ -75,26 +64,14 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         job_output_location: str,
         job_name: str | None = None,
         grace: float = 60.0,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_from_trigger: bool = False,
-        snowflake_conn_id: str = "snowflake_default",
-        warehouse: str | None = None,
-        database: str | None = None,
-        schema: str | None = None,
-        role: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_output_location = job_output_location
         self.job_name = job_name
         self.grace = grace
-        self.deferrable = deferrable
-        self.snowflake_conn_id = snowflake_conn_id
-        self.warehouse = warehouse
-        self.database = database
-        self.schema = schema
-        self.role = role
-        self.start_from_trigger = start_from_trigger and deferrable and self._is_plain()
+        self.start_from_trigger = start_from_trigger and self.deferrable and self._is_plain()
         if self.start_from_trigger:
             # What the triggerer makes the trigger of. It renders those that are template fields here, too.
             self.start_trigger_args = StartTriggerArgs(
@@ -108,7 +85,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait here, or in the triggerer."""
-        hook = SnowMLHook(**self._hook_arguments())
+        hook = self.get_hook()
         with hook.open_connection():
             default = hook.default_schema()
             location = StageLocation.parse(self.job_output_location, default, what="job_output_location")
@@ -118,37 +95,22 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         if job is not None:
             location = own_directory(location, job)
         self.job_output_location, self.job_name = location.sql, job.sql if job else None
-        # What has ended already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can take
-        # the task for crashed when it runs again before its first worker process is seen to have ended.
         if self.deferrable and self._look(context).outcome is Outcome.WAIT:
             self._defer()
-        try:
-            super().execute(context)
-        except SnowMLError as error:
-            # Airflow skips for any AirflowException after a deferral, but not here.
-            if self.soft_fail:
-                raise AirflowSkipException(f"Skipping, since soft_fail is set: {error}") from error
-            raise
+        self.wait_here(context)
         return self._result()
 
     def _defer(self) -> NoReturn:
         deadline = time.time() + float(self.timeout)
-        self.defer(
-            trigger=SnowMLBatchJobTrigger(
-                **self._trigger_arguments(
-                    Limits(deadline=deadline, grace=self.grace, error_grace=ERROR_GRACE)
-                )
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=float(self.timeout) + 600),
-        )
+        limits = Limits(deadline=deadline, grace=self.grace, error_grace=ERROR_GRACE)
+        self.wait_there(SnowMLBatchJobTrigger(**self._trigger_arguments(limits)))
 
     def _trigger_arguments(self, limits: Limits) -> dict[str, Any]:
         return {
             "job_output_location": self.job_output_location,
             "job_name": self.job_name,
             "query_id": None,
-            "hook_arguments": self._hook_arguments(),
+            "hook_arguments": self.hook_arguments(),
             "poll_interval": float(self.poke_interval),
             "limits": asdict(limits),
             "cancel_on_kill": False,  # the job is not ours
@@ -157,7 +119,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
     def _is_plain(self) -> bool:
         """Whether the triggerer can be told all, as texts that it can render."""
         names = (self.job_output_location, self.job_name)
-        connection = self._hook_arguments().values()
+        connection = self.hook_arguments().values()
         if not all(isinstance(value, str | None) for value in (*names, *connection)):
             return False
         # Airflow 3.3's triggerer does not understand what ti.xcom_pull asks it, and never answers.
@@ -167,7 +129,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:
         """Look once."""
-        return self._judge(SnowMLHook(**self._hook_arguments()), self._look(context))
+        return self._judge(self.get_hook(), self._look(context))
 
     def _look(self, context: Context) -> Verdict:
         if self._poller is None:
@@ -176,7 +138,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
                 path_only=self.job_name is None,
                 memory=self._memory(context),
             )
-        hook = SnowMLHook(**self._hook_arguments(), connector_options=TIMEOUTS)
+        hook = SnowMLHook(**self.hook_arguments(), connector_options=TIMEOUTS)
         job = QualifiedName.parse(self.job_name) if self.job_name else None
         try:
             seen = hook.observe_job(job, StageLocation.parse(self.job_output_location))
@@ -204,7 +166,7 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         if event["outcome"] == UNRESOLVED:
             self.log.info("The names are not fully qualified: the wait begins here after all.")
             return self.execute(context)
-        hook = SnowMLHook(**self._hook_arguments())
+        hook = self.get_hook()
         with hook.open_connection():
             default = hook.default_schema()
             location = StageLocation.parse(self.job_output_location, default)
@@ -233,10 +195,6 @@ class SnowMLBatchSuccessSensor(BaseSensorOperator):
         if self.job_name and verdict.outcome in (Outcome.FAILED, Outcome.CANCELLED, Outcome.INCOMPLETE):
             message += f" The end of its logs:\n{log_tail(hook, QualifiedName.parse(self.job_name))}\n"
         raise kinds[verdict.outcome](message)
-
-    def _hook_arguments(self) -> dict[str, Any]:
-        names = ("snowflake_conn_id", "warehouse", "database", "schema", "role")
-        return {name: getattr(self, name) for name in names}
 
     def _result(self) -> dict[str, Any]:
         return {

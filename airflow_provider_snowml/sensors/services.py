@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any, NoReturn
 
-from airflow.sdk import BaseSensorOperator, Context, conf
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_provider_snowml.core.batch_poller import Limits
 from airflow_provider_snowml.core.names import QualifiedName
@@ -24,10 +23,11 @@ from airflow_provider_snowml.exceptions import (
 from airflow_provider_snowml.hooks.batch_jobs import log_tail
 from airflow_provider_snowml.hooks.services import ServiceWatch, is_over, service_name
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.sensors.base import SnowMLSensor
 from airflow_provider_snowml.triggers.services import SnowMLServiceReadyTrigger
 
 
-class SnowMLServiceReadySensor(BaseSensorOperator):
+class SnowMLServiceReadySensor(SnowMLSensor):
     """Wait until every instance of a model's service is ready.
 
     It fails at once, with the container's message, when the service or one of its containers has FAILED. A
@@ -43,63 +43,33 @@ class SnowMLServiceReadySensor(BaseSensorOperator):
 
     :param service_name: the service, ``[[database.]schema.]name``.
     :param grace: seconds that a service may be missing, or suspended.
-    :param deferrable: whether the wait is the triggerer's; Airflow's ``default_deferrable`` says so if it is
-        left out.
-    :param snowflake_conn_id: the Airflow connection; ``warehouse``, ``database``, ``schema`` and ``role``
-        override what it says.
     :raises ServiceFailedError: if the service or one of its containers failed.
     :raises ServiceSuspendedError: if it is suspended.
     :raises ServiceNotFoundError: if it is missing.
     """
 
-    template_fields: Sequence[str] = (
-        "service_name",
-        "snowflake_conn_id",
-        "warehouse",
-        "database",
-        "schema",
-        "role",
-    )
+    template_fields: Sequence[str] = (*SnowMLSensor.template_fields, "service_name")
 
     def __init__(
         self,
         *,
         service_name: str,
         grace: float = 60.0,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        snowflake_conn_id: str = "snowflake_default",
-        warehouse: str | None = None,
-        database: str | None = None,
-        schema: str | None = None,
-        role: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.service_name = service_name
         self.grace = grace
-        self.deferrable = deferrable
-        self.snowflake_conn_id = snowflake_conn_id
-        self.warehouse = warehouse
-        self.database = database
-        self.schema = schema
-        self.role = role
         self._watch: ServiceWatch | None = None
         self._verdict: ServiceVerdict | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait here, or in the triggerer."""
-        self.service_name = self._full_name(self._hook()).sql
+        self.service_name = self._full_name(self.get_hook()).sql
         try:
-            # What is ready already needs no trigger. One that fires at once is also a risk: Airflow 3.3 can
-            # take the task for crashed when it runs again before its first process is seen to have ended.
             if self.deferrable and not is_over(self._look()):
                 self._defer()
-            super().execute(context)
-        except SnowMLError as error:
-            # Airflow skips for any AirflowException after a deferral, but not here.
-            if self.soft_fail:
-                raise AirflowSkipException(f"Skipping, since soft_fail is set: {error}") from error
-            raise
+            self.wait_here(context)
         finally:
             if self._watch is not None:
                 self._watch.close()
@@ -107,25 +77,23 @@ class SnowMLServiceReadySensor(BaseSensorOperator):
 
     def _defer(self) -> NoReturn:
         deadline = time.time() + float(self.timeout)
-        self.defer(
-            trigger=SnowMLServiceReadyTrigger(
+        self.wait_there(
+            SnowMLServiceReadyTrigger(
                 service_name=self.service_name,
-                hook_arguments=self._hook_arguments(),
+                hook_arguments=self.hook_arguments(),
                 poll_interval=float(self.poke_interval),
                 limits=asdict(Limits(deadline=deadline, grace=self.grace)),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=float(self.timeout) + 600),
+            )
         )
 
     def poke(self, context: Context) -> bool:
         """Look once."""
-        return self._judge(self._hook(), self._look())
+        return self._judge(self.get_hook(), self._look())
 
     def _look(self) -> ServiceVerdict:
         if self._watch is None:
             self._watch = ServiceWatch(
-                self._hook(), ServicePoller(Limits(grace=self.grace)), service_name=self.service_name
+                self.get_hook(), ServicePoller(Limits(grace=self.grace)), service_name=self.service_name
             )
         return self._watch.look()
 
@@ -135,7 +103,7 @@ class SnowMLServiceReadySensor(BaseSensorOperator):
         verdict = ServiceVerdict(
             ServiceOutcome(event["outcome"]), event["detail"], event["status"], event["instances"]
         )
-        self._judge(self._hook(), verdict)
+        self._judge(self.get_hook(), verdict)
         return self._result()
 
     def _judge(self, hook: SnowMLHook, verdict: ServiceVerdict) -> bool:
@@ -158,13 +126,6 @@ class SnowMLServiceReadySensor(BaseSensorOperator):
 
     def _full_name(self, hook: SnowMLHook) -> QualifiedName:
         return service_name(self.service_name, hook.default_schema())
-
-    def _hook(self) -> SnowMLHook:
-        return SnowMLHook(**self._hook_arguments())
-
-    def _hook_arguments(self) -> dict[str, Any]:
-        names = ("snowflake_conn_id", "warehouse", "database", "schema", "role")
-        return {name: getattr(self, name) for name in names}
 
     def _result(self) -> dict[str, Any]:
         verdict = self._verdict

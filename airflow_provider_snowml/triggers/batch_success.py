@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncIterator, Hashable
 from typing import Any
 
@@ -12,9 +11,8 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_provider_snowml.hooks.batch_success import SuccessesWatch
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
-from airflow_provider_snowml.triggers.shared_poll import Look, poll, waiting
-
-log = logging.getLogger(__name__)
+from airflow_provider_snowml.triggers.asset_memory import remember, remembered
+from airflow_provider_snowml.triggers.shared_poll import Look, alone, poll, waiting
 
 STATE_KEY = "snowml_batch_successes"
 # How much older than the newest a file may be and still be found for the first time, in seconds.
@@ -103,7 +101,7 @@ class SnowMLBatchSuccessEventTrigger(BaseEventTrigger):
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each directory that has become complete."""
         location, last = self.output_stage_location, ""
-        known = await self._remembered()
+        known: dict[str, float] | None = await remembered(self, f"{STATE_KEY} {location}")
         with waiting(self.shared_stream_key(), location, self.poll_interval) as counts:
             async for look in shared_stream:
                 if not counts(look):
@@ -120,38 +118,11 @@ class SnowMLBatchSuccessEventTrigger(BaseEventTrigger):
                     yield TriggerEvent({"job_output_location": directory, "job_name": name})  # type: ignore[no-untyped-call]
                 if first or fresh:
                     known = _recent({**(known or {}), **fresh})
-                    await self._remember(known)
+                    await remember(self, f"{STATE_KEY} {location}", known)
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing."""
-        stream = self.open_shared_stream(self.serialize()[1])
-        try:
-            async for event in self.filter_shared_stream(stream):
-                yield event
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-
-    async def _remembered(self) -> dict[str, float] | None:
-        """What was seen before, if anything is known about that."""
-        try:
-            stored = await self.asset_state_store.aget(self._state_key) if self.asset_state_store else None
-        except Exception as error:
-            log.warning("What was seen in %s is not known: %s", self.output_stage_location, error)
-            return None
-        if not isinstance(stored, dict):
-            return None
-        return {str(name): float(written) for name, written in stored.items()}  # type: ignore[arg-type]
-
-    async def _remember(self, known: dict[str, float]) -> None:
-        try:
-            if self.asset_state_store:
-                await self.asset_state_store.aset(self._state_key, dict(known))
-        except Exception as error:
-            log.warning("What was seen in %s is not remembered: %s", self.output_stage_location, error)
-
-    @property
-    def _state_key(self) -> str:
-        return f"{STATE_KEY} {self.output_stage_location}"
+        return alone(self)
 
 
 def _fresh(known: dict[str, float], found: dict[str, float]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,7 @@ from airflow_provider_snowml.hooks.jobs_watch import JobsWatch, Waited
 from airflow_provider_snowml.hooks.query_tag import tag_of
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
-from airflow_provider_snowml.triggers.shared_poll import Look, poll, poll_key, waiting
+from airflow_provider_snowml.triggers.shared_poll import Look, alone, poll, poll_key, waiting
 
 UNRESOLVED = "unresolved"
 
@@ -128,13 +129,9 @@ class SnowMLBatchJobTrigger(BaseEventTrigger):
         if not self._is_resolved():
             yield TriggerEvent(self._event(Verdict(Outcome.WAIT, "")) | {"outcome": UNRESOLVED})  # type: ignore[no-untyped-call]
             return
-        stream = self.open_shared_stream(self.serialize()[1])
-        try:
-            async for event in self.filter_shared_stream(stream):
+        async with aclosing(alone(self)) as events:
+            async for event in events:
                 yield event
-                return
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
 
     def _hook(self) -> SnowMLHook:
         ti = getattr(self, "task_instance", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncIterator, Hashable
 from dataclasses import asdict
 from typing import Any
@@ -17,9 +16,8 @@ from airflow_provider_snowml.core.names import Identifier
 from airflow_provider_snowml.hooks.model_versions import ModelsWatch, is_over, judge
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
-from airflow_provider_snowml.triggers.shared_poll import Look, poll, waiting
-
-log = logging.getLogger(__name__)
+from airflow_provider_snowml.triggers.asset_memory import remember, remembered
+from airflow_provider_snowml.triggers.shared_poll import Look, alone, poll, waiting
 
 STATE_KEY = "snowml_model_version"
 
@@ -90,15 +88,9 @@ class SnowMLModelVersionTrigger(BaseEventTrigger):
                     yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                     return
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing, where nothing shares: ``dag.test()``."""
-        stream = self.open_shared_stream(self.serialize()[1])
-        try:
-            async for event in self.filter_shared_stream(stream):
-                yield event
-                return
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
+        return alone(self)
 
 
 class SnowMLModelVersionEventTrigger(BaseEventTrigger):
@@ -183,7 +175,9 @@ class SnowMLModelVersionEventTrigger(BaseEventTrigger):
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each change."""
         alias = Identifier.parse(self.alias, what="alias").name if self.alias is not None else None
-        known, last = await self._remembered(), ""
+        memory = f"{STATE_KEY} {self.model_name} {self.alias}"
+        known: list[str] | None = await remembered(self, memory)
+        last = ""
         with waiting(self.shared_stream_key(), self.model_name, self.poll_interval) as counts:
             async for look in shared_stream:
                 if not counts(look):
@@ -205,36 +199,11 @@ class SnowMLModelVersionEventTrigger(BaseEventTrigger):
                 # Between two versions no one has the alias.
                 if known is None or (now and now != known):
                     known = now
-                    await self._remember(known)
+                    await remember(self, memory, known)
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing."""
-        stream = self.open_shared_stream(self.serialize()[1])
-        try:
-            async for event in self.filter_shared_stream(stream):
-                yield event
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-
-    async def _remembered(self) -> list[str] | None:
-        """What was seen before, if anything is known about that."""
-        try:
-            stored = await self.asset_state_store.aget(self._state_key) if self.asset_state_store else None
-        except Exception as error:
-            log.warning("What was seen of %s is not known: %s", self.model_name, error)
-            return None
-        return [str(version) for version in stored] if isinstance(stored, list) else None
-
-    async def _remember(self, known: list[str]) -> None:
-        try:
-            if self.asset_state_store:
-                await self.asset_state_store.aset(self._state_key, list(known))
-        except Exception as error:
-            log.warning("What was seen of %s is not remembered: %s", self.model_name, error)
-
-    @property
-    def _state_key(self) -> str:
-        return f"{STATE_KEY} {self.model_name} {self.alias}"
+        return alone(self)
 
 
 def _versions(model: ListedModel | None, alias: str | None) -> list[str]:

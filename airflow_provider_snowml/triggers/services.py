@@ -23,7 +23,7 @@ from airflow_provider_snowml.hooks.services import (
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.hooks.watching import log_change
-from airflow_provider_snowml.triggers.shared_poll import Look, poll, poll_key, waiting
+from airflow_provider_snowml.triggers.shared_poll import Look, alone, poll, poll_key, waiting
 
 
 class SnowMLServiceDeploymentTrigger(BaseTrigger):
@@ -182,15 +182,9 @@ class SnowMLServiceReadyTrigger(BaseEventTrigger):
                     yield TriggerEvent({**_event(verdict), "service_name": self.service_name})  # type: ignore[no-untyped-call]
                     return
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    def run(self) -> AsyncIterator[TriggerEvent]:
         """The same without sharing, where nothing shares: ``dag.test()``."""
-        stream = self.open_shared_stream(self.serialize()[1])
-        try:
-            async for event in self.filter_shared_stream(stream):
-                yield event
-                return
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
+        return alone(self)
 
 
 def _key(kwargs: dict[str, Any]) -> Hashable:

@@ -9,11 +9,13 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_snowml.core.names import SchemaName
 
@@ -71,6 +73,19 @@ async def poll(key: Hashable, poll_interval: float, make_watch: Callable[[], Wat
                 )
         finally:
             await call(watch.close)
+
+
+async def alone(trigger: BaseEventTrigger) -> AsyncGenerator[TriggerEvent, None]:
+    """A trigger's events where nothing shares its poll, as in ``dag.test()``.
+
+    :param trigger: the trigger.
+    """
+    stream = trigger.open_shared_stream(trigger.serialize()[1])
+    try:
+        async for event in trigger.filter_shared_stream(stream):
+            yield event
+    finally:
+        await stream.aclose()  # type: ignore[attr-defined]
 
 
 @contextmanager
