@@ -22,7 +22,6 @@ from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelExists
 from airflow_provider_snowml.hooks.promotion import (
     check_tag,
     find_model,
-    no_such_model,
     run_steps,
     tag_value,
     with_marks,
@@ -162,7 +161,7 @@ class SnowMLUpdateModelOperator(SnowMLOperator):
             return renamed
         model = find_model(hook, name)
         if model is None:
-            error = no_such_model(hook, name)
+            error = hook.no_such_model(name)
             if renamed is None:
                 raise error
             raise type(error)(

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LINES = (ROOT / "constraints-3.11.txt").read_text().splitlines()
-# What differs with the last snowflake-ml-python 1.x; `make test SNOWML=1.54` puts it in the place of the others.
+# What `make test SNOWML=1.54` puts in the place of the others.
 DIFFERENT = (ROOT / "constraints-snowml-1.54.txt").read_text().splitlines()
 
 
