@@ -68,6 +68,9 @@ def get_provider_info() -> dict[str, Any]:
                 "schemes": ["snowml"],
                 "handler": "airflow_provider_snowml.assets.models.sanitize_uri",
                 "factory": "airflow_provider_snowml.assets.models.create_asset",
+                "to_openlineage_converter": (
+                    "airflow_provider_snowml.assets.models.convert_asset_to_openlineage"
+                ),
             }
         ],
         "config": {

@@ -196,6 +196,7 @@ def flight_delays_retrain():
         version_name="V{{ data_interval_end | ds_nodash }}",
         python_callable=fit,
         op_kwargs={"training_table": f"{RUN_SCHEMA}.TRAINING"},
+        training_tables=f"{RUN_SCHEMA}.TRAINING",  # for the lineage
         if_exists="reuse",  # the week's run again: the version is there
     )
 

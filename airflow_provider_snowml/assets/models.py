@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, Context, conf
 
+from airflow_provider_snowml.core.lineage import model_version
 from airflow_provider_snowml.core.model_uri import SCHEME, model_uri, parse_model_path, refuse_jinja
 from airflow_provider_snowml.core.names import QualifiedName
 from airflow_provider_snowml.exceptions import InvalidArgumentError
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
+
+    from openlineage.client.event_v2 import Dataset
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,16 @@ def create_asset(
 ) -> Asset:
     """Airflow's factory of ``snowml`` assets."""
     return Asset(model_uri(account, QualifiedName.parse(f"{database}.{schema}.{model}")), extra=extra)
+
+
+def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:
+    """OpenLineage's dataset of a model's asset: the operators' own, if the account is called as there."""
+    from urllib.parse import urlsplit
+
+    from openlineage.client.event_v2 import Dataset
+
+    uri = urlsplit(asset.uri)
+    return Dataset(f"snowflake://{uri.netloc}", model_version(parse_model_path(uri.path)).name)
 
 
 def with_outlet(outlets: Any, model: str | ModelRef) -> list[Any]:

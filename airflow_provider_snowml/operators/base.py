@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 
 from airflow_provider_snowml.core.batch_job import JobOwner, RunRef, run_key
+from airflow_provider_snowml.core.lineage import Lineage
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
+from airflow_provider_snowml.operators.lineage import operator_lineage
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 CONNECTION_FIELDS = ("snowflake_conn_id", "warehouse", "database", "schema", "role")
 
@@ -30,6 +35,7 @@ class SnowMLOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = CONNECTION_FIELDS
+    _done: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -56,6 +62,37 @@ class SnowMLOperator(BaseOperator):
     def get_hook(self) -> SnowMLHook:
         """A new hook."""
         return SnowMLHook(**self.hook_arguments())
+
+    # -- lineage ----------------------------------------------------------------------------------------
+
+    def done(self, result: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """Return the result; OpenLineage asks for it afterwards, in the process that has it.
+
+        :param result: the task's result.
+        :param more: what else its lineage needs.
+        """
+        self._done = {**result, **more}
+        return result
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """What the task reads and writes.
+
+        :param done: its result; empty before it has ended, and if it failed.
+        :param default: where unqualified names are, if the connection says so.
+        """
+        return Lineage()
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage | None:
+        """What it is going to read."""
+        return operator_lineage(self, {})
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:
+        """What it has read and written."""
+        return operator_lineage(self, self._done)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage | None:
+        """What it was going to read."""
+        return operator_lineage(self, {})
 
 
 def owner_of(context: Context) -> JobOwner:

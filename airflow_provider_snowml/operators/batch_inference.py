@@ -15,7 +15,8 @@ from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow_provider_snowml.core.batch_job import DONE, JobManifest
 from airflow_provider_snowml.core.batch_poller import ERROR_GRACE, Limits, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.hints import explain_error
-from airflow_provider_snowml.core.names import QualifiedName, StageLocation
+from airflow_provider_snowml.core.lineage import Lineage, job_output, model_version, stage_directory, tables
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
     BatchJobConflictError,
@@ -429,7 +430,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             raise BatchOutputIncompleteError(
                 f"Job {manifest.job_name} is DONE, but of {manifest.input_rows} rows {rows} came out."
             )
-        return {**self._result(manifest, verdict.status, context), "output_rows": rows}
+        return self._result(manifest, verdict.status, context, output_rows=rows)
 
     def _error(
         self, hook: SnowMLHook, verdict: Verdict, manifest: JobManifest, query_id: str | None
@@ -468,13 +469,14 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         }
         return kinds[verdict.outcome](tail)
 
-    @staticmethod
-    def _result(manifest: JobManifest, status: str | None, context: Context) -> dict[str, Any]:
+    def _result(
+        self, manifest: JobManifest, status: str | None, context: Context, **counted: int
+    ) -> dict[str, Any]:
         reused = manifest.run != run_of(context)
         duration = None
         if manifest.submitted_at is not None and status == DONE and not reused:
             duration = round(max(0.0, time.time() - manifest.submitted_at), 1)
-        return {
+        result = {
             "job_name": manifest.job_name if manifest.input_rows != 0 else None,
             "job_output_location": manifest.output_location,
             "input_rows": manifest.input_rows,
@@ -484,4 +486,22 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
             "attempt": manifest.attempt,
             "reused": reused,
             "duration_s": duration,
+            **counted,
         }
+        return self.done(result, function=manifest.function, query_id=manifest.query_id)
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """From the rows, by the version, to the job's output."""
+        version = model_version(
+            done.get("model", self.model_name), done.get("version"), default, function=done.get("function")
+        )
+        staged = self.input_stage_location
+        reads = [
+            *tables(self.input_table, default=default, rows=done.get("input_rows")),
+            *([stage_directory(staged, default)] if staged else []),
+            version,
+        ]
+        writes = []
+        if done:
+            writes = [job_output(done["job_output_location"], rows=done.get("output_rows"))]
+        return Lineage(reads, writes, self.input_query, done.get("query_id"))

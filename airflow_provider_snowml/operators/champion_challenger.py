@@ -18,8 +18,9 @@ from airflow_provider_snowml.core.champion_challenger import (
     judge,
     report,
 )
+from airflow_provider_snowml.core.lineage import Lineage, model_version, tables
 from airflow_provider_snowml.core.model_ref import ModelVersionRef, check_columns
-from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.core.registration import plain_metrics
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelVersionNotFoundError
 from airflow_provider_snowml.hooks.evaluation import evaluate, metric_of_slice, predictions_query
@@ -156,7 +157,8 @@ class SnowMLChampionChallengerOperator(SnowMLOperator, BranchMixIn):
         stored_as: str | None = "champion_challenger",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The keys are pushed by hand; what is returned, if no task is skipped, is a list.
+        super().__init__(**{**kwargs, "multiple_outputs": False})
         self.model_name = model_name
         self.challenger_version = challenger_version
         self.champion_version = champion_version
@@ -244,7 +246,19 @@ class SnowMLChampionChallengerOperator(SnowMLOperator, BranchMixIn):
         # By hand: a branch ends in an exception of Airflow's, which pushes no result.
         for key, value in result.items():
             context["ti"].xcom_push(key=key, value=value)
+        self.done(result, function=challenger.function(self.function_name).target_method)
         return self.do_branch(context, self._branch(verdict.outcome))
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The rows and the challenger, with what the champion's numbers were."""
+        names = ("function", "metrics", "outcome", "champion", "champion_metrics")
+        version = model_version(
+            done.get("model", self.model_name),
+            done.get("version"),
+            default,
+            **{name: done.get(name) for name in names},
+        )
+        return Lineage(reads=[*tables(self.input_table, default=default), version], query=self.input_query)
 
     def _rule(self, metrics: Sequence[str]) -> ContestRule:
         expressions = self.expressions or {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow.sdk import Context
 
+from airflow_provider_snowml.core.lineage import Lineage, model_version, tables
 from airflow_provider_snowml.core.model_evaluation import (
     CLASSIFICATION_METRICS,
     PROBABILITY_METRICS,
@@ -14,7 +15,7 @@ from airflow_provider_snowml.core.model_evaluation import (
     Evaluation,
 )
 from airflow_provider_snowml.core.model_ref import check_columns
-from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
 from airflow_provider_snowml.core.registration import plain_metrics
 from airflow_provider_snowml.exceptions import InputColumnsError, InvalidArgumentError
 from airflow_provider_snowml.hooks.evaluation import evaluate, metric_sql, predictions_query
@@ -162,7 +163,23 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
                 registry = hook.registry(session, model.parent)
                 registry.get_model(model.name.sql).version(ref.version_sql).set_metric(name, value)
         self.log.info("%s %s on %d rows: %s", model, ref.version, result["rows"], result["metrics"])
-        return {"model": model.sql, "version": ref.version, **result}
+        return self.done(
+            {"model": model.sql, "version": ref.version, **result}, function=function.target_method
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The rows and the version: measured, but not changed."""
+        version = model_version(
+            done.get("model", self.model_name),
+            done.get("version"),
+            default,
+            function=done.get("function"),
+            metrics=done.get("metrics"),
+        )
+        return Lineage(
+            reads=[*tables(self.input_table, default=default, rows=done.get("rows")), version],
+            query=self.input_query,
+        )
 
 
 class EvaluationArguments(Protocol):

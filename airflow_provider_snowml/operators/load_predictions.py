@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from airflow.sdk import Context
 
 from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
+from airflow_provider_snowml.core.lineage import Lineage, job_output, table
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.core.partition_load import NOW, PartitionLoad, Stamp
 from airflow_provider_snowml.exceptions import (
@@ -159,14 +160,24 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
                     hook, load, create_table=self.create_table, on_schema_change=self.on_schema_change
                 )
         self.log.info("%s has %d rows where %s is %r.", target, rows, key, self.replace_value)
-        return {
-            "rows": rows,
-            "table": target.sql,
-            "replace_column": key.name,
-            "replace_value": self.replace_value,
-            "model": model,
-            "version": version,
-        }
+        return self.done(
+            {
+                "rows": rows,
+                "table": target.sql,
+                "replace_column": key.name,
+                "replace_value": self.replace_value,
+                "model": model,
+                "version": version,
+            }
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """From the job's output to the table."""
+        rows = done.get("rows")
+        return Lineage(
+            reads=[job_output(self.job_output_location, default, rows=rows)],
+            writes=[table(done["table"], rows=rows)] if done else [],
+        )
 
     def _stamp_columns(self, key: Identifier) -> dict[str, Identifier]:
         """The columns that are to be added, by the argument that names them."""

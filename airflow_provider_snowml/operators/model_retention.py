@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Context
 
+from airflow_provider_snowml.core.lineage import Lineage, model_version
 from airflow_provider_snowml.core.model_retention import PrunePlan, plan_pruning, used_by
-from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelInUseError
 from airflow_provider_snowml.hooks.model_retention import (
     drop_version,
@@ -104,7 +105,13 @@ class SnowMLPruneModelVersionsOperator(SnowMLOperator):
                     count += len(plan.dropped)
                 self._say(model, plan, "would go" if plan_only else "dropped")
                 result[model.sql] = {"dropped": list(plan.dropped), "kept": dict(plan.kept)}
-        return {"models": result, "versions_dropped": count}
+        return self.done({"models": result, "versions_dropped": count})
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The models that have lost versions."""
+        models = done["models"] if done.get("versions_dropped") else {}
+        lost = [model for model, versions in models.items() if versions["dropped"]]
+        return Lineage(writes=[model_version(model, change="ALTER") for model in lost])
 
     def _drop(self, hook: SnowMLHook, model: QualifiedName, plan: PrunePlan) -> PrunePlan:
         dropped, kept = [], dict(plan.kept)
@@ -171,8 +178,15 @@ class SnowMLDeleteModelOperator(SnowMLOperator):
         with hook.open_connection():
             model = QualifiedName.parse(self.model_name, hook.default_schema(), what="model name")
             if version is None:
-                return self._delete_model(hook, model)
-            return self._delete_version(hook, model, version)
+                return self.done(self._delete_model(hook, model))
+            return self.done(self._delete_version(hook, model, version))
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The model that is no more, or has lost a version."""
+        if not done.get("deleted"):
+            return Lineage()
+        change = "ALTER" if done["version"] else "DROP"
+        return Lineage(writes=[model_version(done["model"], done["version"], change=change)])
 
     def _delete_model(self, hook: SnowMLHook, model: QualifiedName) -> dict[str, Any]:
         versions = versions_in_use(hook, model)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 from airflow.sdk import Context
 
+from airflow_provider_snowml.core.lineage import Lineage, model_monitor, model_version, tables
 from airflow_provider_snowml.core.model_monitor import COLUMN_LISTS, ModelMonitor
 from airflow_provider_snowml.core.model_ref import ModelVersionRef
-from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelMonitorExistsError
 from airflow_provider_snowml.hooks.monitors import (
     create_monitor,
@@ -250,14 +251,26 @@ class SnowMLCreateMonitorOperator(SnowMLOperator):
         log = self.log.info if state == "ACTIVE" else self.log.warning
         log("Monitor %s exists, watches the same, and is %s.", monitor.name, state)
 
-    @staticmethod
-    def _result(monitor: ModelMonitor, *, created: bool) -> dict[str, Any]:
-        return {
-            "monitor_name": monitor.name.sql,
-            "model": monitor.model.sql,
-            "version": monitor.version,
-            "function": monitor.function,
-            "source": monitor.source.sql,
-            "baseline": monitor.baseline.sql if monitor.baseline else None,
-            "created": created,
-        }
+    def _result(self, monitor: ModelMonitor, *, created: bool) -> dict[str, Any]:
+        return self.done(
+            {
+                "monitor_name": monitor.name.sql,
+                "model": monitor.model.sql,
+                "version": monitor.version,
+                "function": monitor.function,
+                "source": monitor.source.sql,
+                "baseline": monitor.baseline.sql if monitor.baseline else None,
+                "created": created,
+            }
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """From the predictions, of the version, to the monitor."""
+        version = model_version(
+            done.get("model", self.model_name), done.get("version"), default, function=done.get("function")
+        )
+        change = "CREATE" if done.get("created") else None
+        return Lineage(
+            reads=[*tables(self.source, self.baseline, default=default), version],
+            writes=[model_monitor(done["monitor_name"], change=change)] if done else [],
+        )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from airflow.sdk import Context
 
 from airflow_provider_snowml.assets.models import ModelRef, check_outlets, describe_event, with_outlet
-from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.lineage import Lineage, LineageDataset, model_version
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.core.promotion import (
     CatalogModel,
     CatalogVersion,
@@ -216,7 +217,15 @@ class SnowMLPromoteModelOperator(SnowMLOperator):
             "metrics": metrics if metrics is not None else version.metrics,
         }
         describe_event(context, self.outlets, event)
-        return {"model": model.name.sql, **event}
+        return self.done({"model": model.name.sql, **event})
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The champion, which a copy is made of elsewhere."""
+        source = model_version(str(self.model_name), done.get("version"), default)
+        if not done:
+            return Lineage(reads=[source])
+        champion = champion_version(done)
+        return Lineage(reads=[source] if source.name != champion.name else [], writes=[champion])
 
 
 class SnowMLRollbackModelOperator(SnowMLOperator):
@@ -334,7 +343,16 @@ class SnowMLRollbackModelOperator(SnowMLOperator):
             "rolled_back_from": unwanted.name if unwanted is not None else None,
         }
         describe_event(context, self.outlets, event)
-        return {"model": model.name.sql, **event}
+        return self.done({"model": model.name.sql, **event})
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The champion that it is again."""
+        return Lineage(writes=[champion_version(done)] if done else [])
+
+
+def champion_version(done: Mapping[str, Any]) -> LineageDataset:
+    """The champion, as the result of a promotion or of a rollback says."""
+    return model_version(done["model"], done["version"], alias=done["alias"], metrics=done["metrics"])
 
 
 def _now() -> str:

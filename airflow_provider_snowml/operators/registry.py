@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from airflow.sdk import Context
 
+from airflow_provider_snowml.core.lineage import Lineage, model_version, stage_directory, tables
 from airflow_provider_snowml.core.model_artifact import LOG_MODEL_ARGUMENTS, ModelArtifact
 from airflow_provider_snowml.core.model_limits import check_tag_value, check_version_count, parse_version_name
 from airflow_provider_snowml.core.model_ref import ModelVersionInfo, next_version_name
-from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
 from airflow_provider_snowml.core.preflight_steps import Register
 from airflow_provider_snowml.core.privileges import resolved
 from airflow_provider_snowml.core.registration import (
@@ -109,6 +110,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     :param requirements: the same in a virtual environment that is made for it of these requirements;
         snowflake-ml-python has to be among them.
     :param venv_cache_path: a directory in which that environment is kept for the next time.
+    :param training_tables: tables and views that the callable reads, ``[[database.]schema.]name``. Nothing is
+        done with them here: they are what OpenLineage is told, since a callable does not say what it reads.
     :param op_args: its positional arguments.
     :param op_kwargs: its keyword arguments.
     :param if_exists: what to do about a version of that name: ``"fail"`` before anything is trained;
@@ -159,6 +162,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         "source_version",
         "external_python",
         "requirements",
+        "training_tables",
         "op_args",
         "op_kwargs",
         "if_exists",
@@ -202,6 +206,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         external_python: str | None = None,
         requirements: Sequence[str] | None = None,
         venv_cache_path: str | None = None,
+        training_tables: str | Sequence[str] | None = None,
         op_args: Sequence[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
         if_exists: Literal["fail", "reuse", "replace", "next"] = "fail",
@@ -241,6 +246,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         self.external_python = external_python
         self.requirements = requirements
         self.venv_cache_path = venv_cache_path
+        self.training_tables = training_tables
         self.op_args = list(op_args or ())
         self.op_kwargs = dict(op_kwargs or {})
         self.if_exists = if_exists
@@ -510,14 +516,30 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         set_tags(hook, QualifiedName.parse(registration.model), tags)
         return self._result(hook, registration, registration.metrics)
 
-    @staticmethod
-    def _result(hook: SnowMLHook, registration: Registration, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def _result(
+        self, hook: SnowMLHook, registration: Registration, metrics: Mapping[str, Any]
+    ) -> dict[str, Any]:
         model = QualifiedName.parse(registration.model)
         ref = hook.resolve_version(model, Identifier.of(registration.version).sql)
         check_functions(ref, registration.functions)
-        return {
-            "model": model.sql,
-            "version": registration.version,
-            "functions": [function.target_method for function in ref.functions],
-            "metrics": dict(metrics),
-        }
+        return self.done(
+            {
+                "model": model.sql,
+                "version": registration.version,
+                "functions": [function.target_method for function in ref.functions],
+                "metrics": dict(metrics),
+            }
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """From what it was trained on, as far as that is told, or is a copy of, to the version."""
+        named = self.training_tables or ()
+        reads = tables(*([named] if isinstance(named, str) else named), default=default)
+        if self.source_model:
+            reads.append(model_version(self.source_model, None, default))
+        if self.model_file and self.model_file.startswith("@"):
+            reads.append(stage_directory(self.model_file.rsplit("/", 1)[0], default))
+        if not done:
+            return Lineage(reads)
+        known = {name: done[name] for name in ("functions", "metrics")}
+        return Lineage(reads, [model_version(done["model"], done["version"], change="CREATE", **known)])

@@ -8,13 +8,14 @@ from typing import Any
 
 from airflow.sdk import Context
 
+from airflow_provider_snowml.core.lineage import Lineage, model_service, model_version, table, tables
 from airflow_provider_snowml.core.model_ref import (
     check_columns,
     check_no_column_twice,
     check_params,
     check_partition_column,
 )
-from airflow_provider_snowml.core.names import Identifier, QualifiedName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
 from airflow_provider_snowml.core.partition_load import PartitionLoad
 from airflow_provider_snowml.exceptions import (
     InvalidArgumentError,
@@ -178,13 +179,30 @@ class SnowMLRunModelOperator(SnowMLOperator):
         self.log.info("Running %s of %s %s %s.", function.target_method, model, ref.version, where)
         rows = self._write(hook, found, target, key)
         self.log.info("Wrote %d rows into %s.", rows, target)
-        return {
-            "rows": rows,
-            "table": target.sql,
-            "model": model.sql,
-            "version": ref.version,
-            "function": function.target_method,
-        }
+        return self.done(
+            {
+                "rows": rows,
+                "table": target.sql,
+                "model": model.sql,
+                "version": ref.version,
+                "function": function.target_method,
+            }
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """From the rows, by the version, to the table."""
+        version = model_version(
+            done.get("model", self.model_name), done.get("version"), default, function=done.get("function")
+        )
+        reads = [*tables(self.input_table, default=default), version]
+        if service := as_text(self.service_name):
+            reads.append(model_service(service, default, version=done.get("version")))
+        change = "OVERWRITE" if self.write_mode == "replace" else None
+        return Lineage(
+            reads=reads,
+            writes=[table(done["table"], rows=done["rows"], change=change)] if done else [],
+            query=self.input_query,
+        )
 
     def _write(self, hook: SnowMLHook, found: Any, target: QualifiedName, key: Identifier | None) -> int:
         self._stop_if_killed()

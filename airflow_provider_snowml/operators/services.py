@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any, Literal, NoReturn
@@ -13,8 +13,9 @@ from airflow.sdk import Context, conf
 
 from airflow_provider_snowml.core.batch_poller import Limits
 from airflow_provider_snowml.core.hints import explain_error
+from airflow_provider_snowml.core.lineage import Lineage, model_service, model_version
 from airflow_provider_snowml.core.model_service import DeploymentIntent
-from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.core.service_poller import ServiceOutcome, ServicePoller, ServiceVerdict
 from airflow_provider_snowml.exceptions import (
     NotAModelServiceError,
@@ -293,17 +294,31 @@ class SnowMLCreateServiceOperator(SnowMLOperator):
                     f"Service {service} was deployed with {intent.model} {intent.version}; now it is {what}."
                 )
             where = endpoint(hook, service)
-        return {
-            "service_name": intent.service_name,
-            "model": intent.model,
-            "version": intent.version,
-            "status": verdict.status,
-            "instances": verdict.instances,
-            "ingress_url": where.ingress_url,
-            "dns_name": found.dns_name,
-            "query_id": intent.query_id,
-            "reused": intent.reused,
-        }
+        return self.done(
+            {
+                "service_name": intent.service_name,
+                "model": intent.model,
+                "version": intent.version,
+                "status": verdict.status,
+                "instances": verdict.instances,
+                "ingress_url": where.ingress_url,
+                "dns_name": found.dns_name,
+                "query_id": intent.query_id,
+                "reused": intent.reused,
+            }
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """From the version to the service."""
+        read = model_version(done.get("model", self.model_name), done.get("version"), default)
+        if not done:
+            return Lineage(reads=[read])
+        change = None if done["reused"] else "CREATE"
+        return Lineage(
+            reads=[read],
+            writes=[model_service(done["service_name"], version=done["version"], change=change)],
+            query_id=done["query_id"],
+        )
 
     def _error(self, hook: SnowMLHook, verdict: ServiceVerdict, intent: DeploymentIntent) -> SnowMLError:
         service = QualifiedName.parse(intent.service_name)
@@ -395,9 +410,14 @@ class SnowMLDropServiceOperator(SnowMLOperator):
                         "allows that."
                     )
                 self.log.info("There is no service %s (any more).", service)
-                return {"service_name": service.sql, "dropped": False}
+                return self.done({"service_name": service.sql, "dropped": False})
             if not found.is_of_a_model:
                 raise NotAModelServiceError(f"It is not dropped, being no model's service: {found}.")
             drop_service(hook, service, wait=self.timeout)
             self.log.info("Dropped %s.", found)
-        return {"service_name": service.sql, "dropped": True}
+        return self.done({"service_name": service.sql, "dropped": True})
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The service that is no more."""
+        gone = done.get("dropped")
+        return Lineage(writes=[model_service(done["service_name"], change="DROP")] if gone else [])
