@@ -106,7 +106,7 @@ def replace_slice(
     *,
     create_table: bool = True,
     on_schema_change: Literal["fail", "add_columns"] = "fail",
-) -> None:
+) -> str | None:
     """Make the slice of the target exactly the source's rows, in one short transaction.
 
     Too many waiting for the target's lock (error 625) is waited out.
@@ -116,6 +116,7 @@ def replace_slice(
     :param create_table: whether the target is created if it is missing.
     :param on_schema_change: whether columns that the target lacks are added; those that the rows lack are
         then left to their defaults.
+    :return: the query id of the INSERT.
     :raises ForeignRowsError: if some of the source's rows are of another slice.
     :raises PredictionColumnsError: if the columns of source and target differ.
     :raises TableNotFoundError: if the target is missing and not created.
@@ -142,7 +143,7 @@ def replace_slice(
         may_be_left_out = [name for name, column in columns.items() if column.may_be_left_out]
         may_be_left_out = [name for name in may_be_left_out if name != load.replace_column.name]
     load.check_target_columns(columns, may_be_left_out=may_be_left_out)
-    _in_one_transaction(hook, load.target, load.delete(), load.insert())
+    return _in_one_transaction(hook, load.target, load.delete(), load.insert())
 
 
 def _add_columns(hook: SnowMLHook, load: PartitionLoad, names: Sequence[str]) -> dict[str, TableColumn]:
@@ -196,8 +197,12 @@ def _only_in(transaction: Any) -> str:
 
 def _in_one_transaction(
     hook: SnowMLHook, target: QualifiedName, delete: str, insert: str | None = None
-) -> None:
+) -> str | None:
+    """Give the query id of the INSERT, if there is one."""
+    query_id = None
+
     def run() -> None:
+        nonlocal query_id
         with hook.transaction():
             if insert is None:
                 hook.rows(delete)
@@ -205,11 +210,13 @@ def _in_one_transaction(
             transaction = hook.value("SELECT CURRENT_TRANSACTION()")
             hook.rows(f"{delete} AND {_only_in(transaction)}")
             inserted = hook.rows(f"{insert} WHERE {_only_in(transaction)}")
+            query_id = hook.query_id
             nothing = not any(inserted[0].values())
             if nothing and hook.value("SELECT CURRENT_TRANSACTION()") != transaction:
                 raise TransactionLostError(f"The transaction on {target} was rolled back meanwhile.")
 
     _waiting_for_the_lock(target, run)
+    return query_id
 
 
 def _waiting_for_the_lock(target: QualifiedName, run: Callable[[], object]) -> None:

@@ -83,6 +83,8 @@ class SnowMLHook(SnowflakeHook):
         self._query_tag = dict(query_tag or {})
         self._connection: SnowflakeConnection | None = None
         self._temporary_file_formats: set[str] = set()
+        # The statement that rows sent last.
+        self.query_id: str | None = None
 
     # -- connections ------------------------------------------------------------------------------------
 
@@ -195,6 +197,7 @@ class SnowMLHook(SnowflakeHook):
             cursor = connection.cursor()
             try:
                 cursor.execute(sql, **options)
+                self.query_id = cursor.sfqid
                 names = [column.name for column in cursor.description or ()]
                 return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
             finally:

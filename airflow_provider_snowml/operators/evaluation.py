@@ -156,6 +156,7 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
             columns = hook.columns(predictions)
             evaluation = evaluation_of(self, session, metrics, columns, bins=self.calibration_bins)
             result = evaluate(hook, evaluation, predictions)
+            query_id = hook.query_id
             stored_as = as_text(self.stored_as)
             if stored_as:
                 # The labels in it are the table's.
@@ -164,7 +165,9 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
                 registry.get_model(model.name.sql).version(ref.version_sql).set_metric(name, value)
         self.log.info("%s %s on %d rows: %s", model, ref.version, result["rows"], result["metrics"])
         return self.done(
-            {"model": model.sql, "version": ref.version, **result}, function=function.target_method
+            {"model": model.sql, "version": ref.version, **result},
+            function=function.target_method,
+            query_id=query_id,
         )
 
     def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
@@ -179,6 +182,7 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
         return Lineage(
             reads=[*tables(self.input_table, default=default, rows=done.get("rows")), version],
             query=self.input_query,
+            query_id=done.get("query_id"),
         )
 
 

@@ -139,6 +139,7 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
             self._check_success(hook, location)
             if expected is not None and rows != expected:
                 raise RowCountError(f"{location} has {rows} rows; expected_rows is {expected}.")
+            query_id = None
             if source is None:
                 empty_slice(hook, target, key, self.replace_value, create_table=self.create_table)
             else:
@@ -156,7 +157,7 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
                     self.replace_value,
                     tuple(Stamp(column, values[argument]) for argument, column in columns.items()),
                 )
-                replace_slice(
+                query_id = replace_slice(
                     hook, load, create_table=self.create_table, on_schema_change=self.on_schema_change
                 )
         self.log.info("%s has %d rows where %s is %r.", target, rows, key, self.replace_value)
@@ -168,7 +169,8 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
                 "replace_value": self.replace_value,
                 "model": model,
                 "version": version,
-            }
+            },
+            query_id=query_id,
         )
 
     def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
@@ -177,6 +179,7 @@ class SnowMLLoadPredictionsOperator(SnowMLOperator):
         return Lineage(
             reads=[job_output(self.job_output_location, default, rows=rows)],
             writes=[table(done["table"], rows=rows)] if done else [],
+            query_id=done.get("query_id"),
         )
 
     def _stamp_columns(self, key: Identifier) -> dict[str, Identifier]:

@@ -170,7 +170,7 @@ class SnowMLCreateMonitorOperator(SnowMLOperator):
             )
             self.log.info("Creating monitor %s of %s version %s.", monitor.name, ref.model, ref.version)
             create_monitor(hook, monitor, replace=existing is not None)
-        return self._result(monitor, created=True)
+            return self._result(monitor, created=True, query_id=hook.query_id)
 
     def _noted(self, context: Context) -> dict[str, Any]:
         """What an earlier try of this run, since it was last cleared, was about to create."""
@@ -251,7 +251,7 @@ class SnowMLCreateMonitorOperator(SnowMLOperator):
         log = self.log.info if state == "ACTIVE" else self.log.warning
         log("Monitor %s exists, watches the same, and is %s.", monitor.name, state)
 
-    def _result(self, monitor: ModelMonitor, *, created: bool) -> dict[str, Any]:
+    def _result(self, monitor: ModelMonitor, *, created: bool, query_id: str | None = None) -> dict[str, Any]:
         return self.done(
             {
                 "monitor_name": monitor.name.sql,
@@ -261,7 +261,8 @@ class SnowMLCreateMonitorOperator(SnowMLOperator):
                 "source": monitor.source.sql,
                 "baseline": monitor.baseline.sql if monitor.baseline else None,
                 "created": created,
-            }
+            },
+            query_id=query_id,
         )
 
     def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
@@ -273,4 +274,5 @@ class SnowMLCreateMonitorOperator(SnowMLOperator):
         return Lineage(
             reads=[*tables(self.source, self.baseline, default=default), version],
             writes=[model_monitor(done["monitor_name"], change=change)] if done else [],
+            query_id=done.get("query_id"),
         )

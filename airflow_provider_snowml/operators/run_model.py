@@ -177,7 +177,8 @@ class SnowMLRunModelOperator(SnowMLOperator):
         )
         where = f"on service {service}" if service is not None else "in the warehouse"
         self.log.info("Running %s of %s %s %s.", function.target_method, model, ref.version, where)
-        rows = self._write(hook, found, target, key)
+        with session.query_history() as sent:
+            rows = self._write(hook, found, target, key)
         self.log.info("Wrote %d rows into %s.", rows, target)
         return self.done(
             {
@@ -186,7 +187,8 @@ class SnowMLRunModelOperator(SnowMLOperator):
                 "model": model.sql,
                 "version": ref.version,
                 "function": function.target_method,
-            }
+            },
+            query_id=sent.queries[-1].query_id if sent.queries else None,
         )
 
     def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
@@ -202,6 +204,7 @@ class SnowMLRunModelOperator(SnowMLOperator):
             reads=reads,
             writes=[table(done["table"], rows=done["rows"], change=change)] if done else [],
             query=self.input_query,
+            query_id=done.get("query_id"),
         )
 
     def _write(self, hook: SnowMLHook, found: Any, target: QualifiedName, key: Identifier | None) -> int:

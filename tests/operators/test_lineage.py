@@ -14,12 +14,22 @@ from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperat
 
 PROGRAM = Path(__file__).with_name("lineage_dag.py")
 DEFERRED = ("batch",)
+# What does the work of a task begins so.
+STATEMENTS = {
+    "evaluate": "WITH",
+    "run_model": "CREATE",
+    "batch": "EXECUTE INFERENCE JOB SERVICE",
+    "load": "INSERT INTO",
+    "monitor": "CREATE MODEL MONITOR",
+    "serve": "SELECT SYSTEM$DEPLOY_MODEL",
+}
 
 
 class Events:
-    """The events of a run, by task; the schema's name in them is ``*``."""
+    """The events of a run, by task; the schema's name in them is ``*``. And what was sent, by query id."""
 
-    def __init__(self, file: Path, schema: str) -> None:
+    def __init__(self, file: Path, schema: str, statements: dict[str, str]) -> None:
+        self.statements = statements
         self.text = file.read_text()
         self.all = [json.loads(line) for line in self.text.replace(schema, "*").splitlines()]
         self.namespaces = {one["namespace"] for event in self.all for one in datasets(event)}
@@ -74,7 +84,9 @@ def events(scoring_schema, local_snowflake, airflow_db, tmp_path_factory) -> Eve
             done = subprocess.run([sys.executable, str(PROGRAM)], stdout=output, stderr=subprocess.STDOUT)
         assert done.returncode == 0, log.read_text()[-5000:]
         hook.rows("DROP MODEL MONITOR LINEAGE_MONITOR")
-    return Events(file, scoring_schema.schema)
+        history = "TABLE(INFORMATION_SCHEMA.QUERY_HISTORY(RESULT_LIMIT => 10000))"
+        sent = hook.rows(f"SELECT QUERY_ID, QUERY_TEXT FROM {history}")
+    return Events(file, scoring_schema.schema, {row["QUERY_ID"]: row["QUERY_TEXT"] for row in sent})
 
 
 def test_from_the_training_table_by_the_model_to_the_predictions(events) -> None:
@@ -149,10 +161,10 @@ def test_how_many_rows_and_by_which_statement(events) -> None:
     assert rows("batch", "outputs", "@*.ST/lineage") == 30  # after a deferral, too
     assert rows("load", "inputs", "@*.ST/lineage") == rows("load", "outputs", "*.LINEAGE_PREDICTIONS") == 30
     (namespace,) = events.namespaces
-    for task in ("batch", "serve"):
+    for task, start in STATEMENTS.items():
         query = events.of(task)["run"]["facets"]["externalQuery"]
-        assert query["externalQueryId"]
         assert query["source"] == namespace
+        assert events.statements[query["externalQueryId"]].split()[: len(start.split())] == start.split()
     job = facets(events.dataset("batch", "outputs", "@*.ST/lineage"))["version"]
     assert job["datasetVersion"].startswith("SNOWML_")
     assert facets(events.dataset("load", "inputs", "@*.ST/lineage"))["version"] == job
