@@ -82,15 +82,15 @@ class SnowMLOperator(BaseOperator):
         """
         return Lineage()
 
-    def get_openlineage_facets_on_start(self) -> OperatorLineage | None:
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any] | None:
         """What it is going to read."""
         return operator_lineage(self, {})
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """What it has read and written."""
         return operator_lineage(self, self._done)
 
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage | None:
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """What it was going to read."""
         return operator_lineage(self, {})
 

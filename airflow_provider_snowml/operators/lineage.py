@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def operator_lineage(task: SnowMLOperator, done: Mapping[str, Any]) -> OperatorLineage | None:
+def operator_lineage(task: SnowMLOperator, done: Mapping[str, Any]) -> OperatorLineage[Any, Any] | None:
     """What a task reads and writes, as Airflow's OpenLineage provider wants it.
 
     It asks nobody: neither Snowflake nor, but for the connection, Airflow.
@@ -44,7 +44,7 @@ def operator_lineage(task: SnowMLOperator, done: Mapping[str, Any]) -> OperatorL
     except InvalidNameError as error:
         log.info("OpenLineage is told of no datasets: %s", error)
         return OperatorLineage()
-    found: OperatorLineage = OperatorLineage(
+    found: OperatorLineage[Any, Any] = OperatorLineage(
         inputs=[*(_input(namespace, one) for one in lineage.reads), *_of_assets(task.inlets)],
         outputs=[_output(namespace, one) for one in lineage.writes],
     )

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from airflow.providers.common.compat.openlineage.utils.utils import translate_airflow_asset
+from airflow.providers.openlineage.sqlparser import SQLParser
 from airflow.sdk import Asset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from airflow_provider_snowml.assets.models import ModelRef, create_asset
 from airflow_provider_snowml.core.model_uri import model_uri, parse_model_path
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.exceptions import InvalidArgumentError, InvalidNameError
+from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
 
 def test_one_model_has_one_uri() -> None:
@@ -20,6 +23,16 @@ def test_one_model_has_one_uri() -> None:
     assert Asset("snowml://Snowflake/ml/public/model/churn/").uri == asset.uri
     assert create_asset(account="snowflake", database="ml", schema="public", model="churn") == asset
     assert ModelRef('ml.public."churn"').uri != asset.uri
+
+
+def test_its_dataset_of_openlineage_is_the_operators(monkeypatch) -> None:
+    monkeypatch.setitem(os.environ, "AIRFLOW__SNOWML__ACCOUNT", "MyOrg-prod")
+    dataset = translate_airflow_asset(ModelRef('ml.public."churn"').asset, None)
+    assert (dataset.namespace, dataset.name) == ("snowflake://myorg-prod", "model/ML.PUBLIC.churn")
+    hook = SnowMLHook()
+    monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", "snowflake://u:p@/?account=MyOrg-prod")
+    database = hook.get_openlineage_database_info(None)
+    assert SQLParser.create_namespace(database) == dataset.namespace
 
 
 def test_the_account_is_of_airflows_configuration(monkeypatch) -> None:

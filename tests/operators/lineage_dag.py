@@ -12,7 +12,7 @@ import snowflake.sqlalchemy
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 
 from airflow_provider_snowml.operators.champion_challenger import SnowMLChampionChallengerOperator
 from airflow_provider_snowml.operators.evaluation import SnowMLEvaluateModelOperator
@@ -54,6 +54,7 @@ with DAG("lineage", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as 
         **V1,
         python_callable=train,
         training_tables="{{ 'x' }}",
+        inlets=[Asset("snowflake://myorg-other/RAW/PUBLIC/WEATHER")],
         task="TABULAR_BINARY_CLASSIFICATION",
         verify=False,
     )

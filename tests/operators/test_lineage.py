@@ -32,7 +32,7 @@ class Events:
         self.statements = statements
         self.text = file.read_text()
         self.all = [json.loads(line) for line in self.text.replace(schema, "*").splitlines()]
-        self.namespaces = {one["namespace"] for event in self.all for one in datasets(event)}
+        self.namespaces = {one["namespace"] for event in self.all for one in event["outputs"]}
 
     def of(self, task: str, kind: str = "COMPLETE") -> dict[str, Any]:
         """The task's event of that type; a deferred task begins twice."""
@@ -57,10 +57,6 @@ class Events:
             assert reached & self.names(task, "inputs"), f"{task} reads none of {reached}"
             reached = self.names(task, "outputs")
         return reached
-
-
-def datasets(event: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*event.get("inputs", ()), *event.get("outputs", ())]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +97,11 @@ def test_from_the_training_table_by_the_model_to_the_predictions(events) -> None
 
 def test_a_table_is_the_same_dataset_to_airflows_own_operators(events) -> None:
     assert events.from_there("*.X", "register", "batch", "load", "upstream") == {"*.LINEAGE_REPORT"}
+
+
+def test_what_a_user_names_by_an_asset_is_read_as_well(events) -> None:
+    weather = events.dataset("register", "inputs", "RAW.PUBLIC.WEATHER")
+    assert weather["namespace"] == "snowflake://myorg-other"
 
 
 def test_a_query_is_told_with_its_tables(events) -> None:
