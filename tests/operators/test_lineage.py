@@ -21,7 +21,7 @@ STATEMENTS = {
     "batch": "EXECUTE INFERENCE JOB SERVICE",
     "load": "INSERT INTO",
     "monitor": "CREATE MODEL MONITOR",
-    "serve": "SELECT SYSTEM$DEPLOY_MODEL",
+    "serve": "CALL SYSTEM$DEPLOY_MODEL",
 }
 
 
@@ -165,7 +165,7 @@ def test_how_many_rows_and_by_which_statement(events) -> None:
     for task, start in STATEMENTS.items():
         query = events.of(task)["run"]["facets"]["externalQuery"]
         assert query["source"] == namespace
-        assert events.statements[query["externalQueryId"]].split()[: len(start.split())] == start.split()
+        assert " ".join(events.statements[query["externalQueryId"]].split()).startswith(start)
     job = facets(events.dataset("batch", "outputs", "@*.ST/lineage"))["version"]
     assert job["datasetVersion"].startswith("SNOWML_")
     assert facets(events.dataset("load", "inputs", "@*.ST/lineage"))["version"] == job
