@@ -22,12 +22,13 @@ from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageL
 class LineageDataset:
     """Something that is read or written.
 
-    :param name: its name in the account's namespace.
+    :param name: its name in its namespace.
     :param type: OpenLineage's ``datasetType``; ``None`` for a table, which may be a view.
     :param version: which version of it, if it has versions.
     :param rows: how many rows were read or written.
     :param change: what became of it: ``"CREATE"``, ``"ALTER"``, ``"OVERWRITE"`` or ``"DROP"``.
     :param model: of a model's version, what is known of it: functions, metrics, alias.
+    :param namespace: where it is, if that is not the account.
     """
 
     name: str
@@ -36,6 +37,7 @@ class LineageDataset:
     rows: int | None = None
     change: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
+    namespace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,14 +132,22 @@ def model_monitor(name: str, *, change: str | None = None) -> LineageDataset:
     return LineageDataset(f"model_monitor/{_name(name)}", "MODEL_MONITOR", change=change)
 
 
-def stage_directory(location: str, default: SchemaName | None = None) -> LineageDataset:
-    """A directory of a stage.
+def directory(location: str, default: SchemaName | None = None) -> LineageDataset:
+    """A directory of a stage, or what a URL names.
 
-    :param location: the directory.
+    :param location: the directory, or a URL, in which a connection may stand before the @.
     :param default: where an unqualified stage is.
     :raises InvalidNameError: if it is none, or unqualified without a default.
     """
-    return _directory(StageLocation.parse(location, default))
+    scheme, is_url, rest = location.partition("://")
+    if not is_url:
+        return _directory(StageLocation.parse(location, default))
+    host, _, path = rest.partition("/")
+    host = host.rpartition("@")[2]
+    # OpenLineage's names: s3://bucket and a/b; file and /a/b.
+    if not host:
+        return LineageDataset(f"/{path}".rstrip("/"), "FILE", namespace=scheme)
+    return LineageDataset(path.rstrip("/") or "/", "FILE", namespace=f"{scheme}://{host}")
 
 
 def job_output(

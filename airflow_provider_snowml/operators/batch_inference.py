@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow_provider_snowml.core.batch_job import DONE, JobManifest
 from airflow_provider_snowml.core.batch_poller import ERROR_GRACE, Limits, Outcome, Poller, Verdict
 from airflow_provider_snowml.core.hints import explain_error
-from airflow_provider_snowml.core.lineage import Lineage, job_output, model_version, stage_directory, tables
+from airflow_provider_snowml.core.lineage import Lineage, directory, job_output, model_version, tables
 from airflow_provider_snowml.core.names import QualifiedName, SchemaName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
@@ -498,7 +498,7 @@ class SnowMLBatchInferenceOperator(SnowMLOperator):
         staged = self.input_stage_location
         reads = [
             *tables(self.input_table, default=default, rows=done.get("input_rows")),
-            *([stage_directory(staged, default)] if staged else []),
+            *([directory(staged, default)] if staged else []),
             version,
         ]
         writes = []

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_snowml.core.lineage import LineageDataset, stage_directory, table
+from airflow_provider_snowml.core.lineage import LineageDataset, directory, table
 from airflow_provider_snowml.core.names import Identifier, SchemaName
 from airflow_provider_snowml.exceptions import InvalidNameError
 
@@ -71,9 +71,7 @@ def tables_of(query: str, default: SchemaName | None) -> list[LineageDataset]:
     for one in parsed.in_tables if parsed else ():
         try:
             found.append(
-                stage_directory(one.name, default)
-                if one.name.startswith("@")
-                else table(_as_written(one), default)
+                directory(one.name, default) if one.name.startswith("@") else table(_as_written(one), default)
             )
         except InvalidNameError as error:
             log.info("OpenLineage is not told of %s: %s", one.qualified_name, error)
@@ -109,7 +107,7 @@ def _input(namespace: str, one: LineageDataset) -> InputDataset:
     from openlineage.client.event_v2 import InputDataset
     from openlineage.client.facet_v2 import input_statistics_input_dataset
 
-    read = InputDataset(namespace, one.name, facets=_facets(one))
+    read = InputDataset(one.namespace or namespace, one.name, facets=_facets(one))
     if one.rows is not None:
         read.inputFacets = {
             "inputStatistics": input_statistics_input_dataset.InputStatisticsInputDatasetFacet(
@@ -123,7 +121,7 @@ def _output(namespace: str, one: LineageDataset) -> OutputDataset:
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import output_statistics_output_dataset
 
-    written = OutputDataset(namespace, one.name, facets=_facets(one))
+    written = OutputDataset(one.namespace or namespace, one.name, facets=_facets(one))
     if one.rows is not None:
         written.outputFacets = {
             "outputStatistics": output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(

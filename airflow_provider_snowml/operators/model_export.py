@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +11,10 @@ from typing import Any, Literal
 from airflow.sdk import Context, ObjectStoragePath
 
 from airflow_provider_snowml.core.batch_job import SUCCESS_FILE
+from airflow_provider_snowml.core.lineage import Lineage, directory, model_version
 from airflow_provider_snowml.core.model_export import MARKS, STARTED_FILE, ExportMark, plan_export
 from airflow_provider_snowml.core.model_ref import ModelVersionInfo, resolve_version
-from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.core.promotion import CatalogModel, CatalogVersion
 from airflow_provider_snowml.exceptions import ExportExistsError
 from airflow_provider_snowml.hooks.model_export import check_exportable, download_version
@@ -115,15 +116,22 @@ class SnowMLExportModelOperator(SnowMLOperator):
             elif STARTED_FILE in files:  # an earlier try ended right after it was whole
                 target.remove(STARTED_FILE)
         self.log.info("%s is in %s, %s files.", mark, target, len(mark.files))
-        return {
-            "model": name.sql,
-            "version": version.name,
-            "path": str(target),
-            "export_mode": self.export_mode,
-            "files": len(mark.files),
-            "bytes": sum(mark.files.values()),
-            "exported": mark.task == wanted.task,
-        }
+        return self.done(
+            {
+                "model": name.sql,
+                "version": version.name,
+                "path": str(target),
+                "export_mode": self.export_mode,
+                "files": len(mark.files),
+                "bytes": sum(mark.files.values()),
+                "exported": mark.task == wanted.task,
+            }
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """From the version to the directory."""
+        read = model_version(done.get("model", str(self.model_name)), done.get("version"), default)
+        return Lineage([read], [directory(done["path"])] if done else [])
 
     def _version(self, context: Context, model: CatalogModel) -> CatalogVersion:
         """The version; an alias is resolved once in a run."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import Context
 
+from airflow_provider_snowml.core.lineage import Lineage, model_version
 from airflow_provider_snowml.core.model_update import (
     ModelUpdate,
     changes,
@@ -16,7 +17,7 @@ from airflow_provider_snowml.core.model_update import (
     parse_tags,
     update_steps,
 )
-from airflow_provider_snowml.core.names import QualifiedName
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName
 from airflow_provider_snowml.core.promotion import CatalogModel, parse_alias
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelExistsError
 from airflow_provider_snowml.hooks.promotion import (
@@ -134,7 +135,17 @@ class SnowMLUpdateModelOperator(SnowMLOperator):
         changed = changes(before, update.after())
         for what, values in changed.items():
             self.log.info("%s: %s was %r, is %r.", model.name, what, values["from"], values["to"])
-        return {"model": (new_name or model.name).sql, "version": update.version, "changes": changed}
+        return self.done(
+            {"model": (new_name or model.name).sql, "version": update.version, "changes": changed}
+        )
+
+    def lineage(self, done: Mapping[str, Any], default: SchemaName | None) -> Lineage:
+        """The model, and what it was called before."""
+        if not done.get("changes"):
+            return Lineage()
+        before = model_version(str(self.model_name), None, default)
+        after = model_version(done["model"], done["version"], change="ALTER")
+        return Lineage([before] if before.name != after.name else [], [after])
 
     def _check_given(self) -> None:
         of_version = {

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from airflow.sdk import Context
 
-from airflow_provider_snowml.core.lineage import Lineage, model_version, stage_directory, tables
+from airflow_provider_snowml.core.lineage import Lineage, directory, model_version, tables
 from airflow_provider_snowml.core.model_artifact import LOG_MODEL_ARGUMENTS, ModelArtifact
 from airflow_provider_snowml.core.model_limits import check_tag_value, check_version_count, parse_version_name
 from airflow_provider_snowml.core.model_ref import ModelVersionInfo, next_version_name
@@ -538,7 +538,9 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         if self.source_model:
             reads.append(model_version(self.source_model, None, default))
         if self.model_file and self.model_file.startswith("@"):
-            reads.append(stage_directory(self.model_file.rsplit("/", 1)[0], default))
+            reads.append(directory(self.model_file.rpartition("/")[0], default))
+        elif self.model_file and "://" in self.model_file:
+            reads.append(directory(self.model_file))
         if not done:
             return Lineage(reads)
         known = {name: done[name] for name in ("functions", "metrics")}

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_snowml.core.lineage import (
+    directory,
     job_output,
     model_monitor,
     model_service,
     model_version,
-    stage_directory,
     table,
     tables,
 )
@@ -45,9 +45,16 @@ def test_a_version_is_no_part_of_the_name() -> None:
     assert second.model == {"alias": "A"}
 
 
+def test_a_url_is_called_as_openlineage_calls_it() -> None:
+    found = directory("s3://aws_default@bucket/models/churn/")
+    assert (found.namespace, found.name) == ("s3://bucket", "models/churn")
+    found = directory("file:///models/churn.json")
+    assert (found.namespace, found.name) == ("file", "/models/churn.json")
+
+
 def test_all_jobs_of_a_directory_write_to_one_dataset() -> None:
     first, second = job_output("@st/scores/JOB_1/", HERE, rows=3), job_output("@ml.public.st/scores/JOB_2")
-    assert first.name == second.name == stage_directory("@ST/scores/", HERE).name == "@ML.PUBLIC.ST/scores"
+    assert first.name == second.name == directory("@ST/scores/", HERE).name == "@ML.PUBLIC.ST/scores"
     assert (first.version, second.version) == ("JOB_1", "JOB_2")
     at_the_root = job_output("@st/JOB_1/", HERE)
     assert (at_the_root.name, at_the_root.version) == ("@ML.PUBLIC.ST", "JOB_1")
@@ -62,7 +69,7 @@ def test_what_has_one_name_in_snowflake_is_told_apart(name: str) -> None:
         model_version(found).name,
         model_service(found.sql).name,
         model_monitor(found.sql).name,
-        stage_directory(f"@{found.sql}").name,
+        directory(f"@{found.sql}").name,
     }
     assert len(names) == 5
     assert table(found.sql).name == table(found).name == f"ML.PUBLIC.{name}"

@@ -18,7 +18,9 @@ from airflow_provider_snowml.operators.champion_challenger import SnowMLChampion
 from airflow_provider_snowml.operators.evaluation import SnowMLEvaluateModelOperator
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator, SnowMLRunModelOperator
 from airflow_provider_snowml.operators.load_predictions import SnowMLLoadPredictionsOperator
+from airflow_provider_snowml.operators.model_export import SnowMLExportModelOperator
 from airflow_provider_snowml.operators.model_retention import SnowMLDeleteModelOperator
+from airflow_provider_snowml.operators.model_update import SnowMLUpdateModelOperator
 from airflow_provider_snowml.operators.monitors import SnowMLCreateMonitorOperator
 from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperator
 from airflow_provider_snowml.operators.registry import ModelArtifact, SnowMLRegisterModelOperator
@@ -73,6 +75,10 @@ with DAG("lineage", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as 
     )
     promote = SnowMLPromoteModelOperator(task_id="promote", **V1)
     elsewhere = SnowMLPromoteModelOperator(task_id="elsewhere", **V1, copy_to="lineage_elsewhere")
+    export = SnowMLExportModelOperator(task_id="export", **V1, path="@st/lineage_export/v1")
+    rename = SnowMLUpdateModelOperator(
+        task_id="rename", model_name="lineage_elsewhere", rename_to="lineage_renamed"
+    )
     run_model = SnowMLRunModelOperator(
         task_id="run_model",
         **PREDICT,
@@ -133,7 +139,19 @@ with DAG("lineage", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as 
         write_mode="replace",
         trigger_rule="all_done",
     )
-    register >> copy >> evaluate >> contest >> promote >> elsewhere >> run_model >> batch >> load
+    (
+        register
+        >> copy
+        >> evaluate
+        >> contest
+        >> promote
+        >> elsewhere
+        >> export
+        >> rename
+        >> run_model
+        >> batch
+        >> load
+    )
     load >> upstream >> monitor >> serve >> unserve >> delete >> fail
 
 if __name__ == "__main__":

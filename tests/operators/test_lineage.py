@@ -90,6 +90,8 @@ def test_from_the_training_table_by_the_model_to_the_predictions(events) -> None
     assert events.from_there("*.X", "register", "batch", "load") == {"*.LINEAGE_PREDICTIONS"}
     assert events.from_there("*.X", "register", "run_model") == {"*.lineage ran"}
     assert events.from_there("*.X", "register", "elsewhere") == {"model/*.LINEAGE_ELSEWHERE"}
+    assert events.from_there("model/*.LINEAGE_ELSEWHERE", "rename") == {"model/*.LINEAGE_RENAMED"}
+    assert events.from_there("*.X", "register", "export") == {"@*.ST/lineage_export/v1"}
     assert events.from_there("*.X", "register", "serve") == {"service/*.LINEAGE_SERVICE"}
     assert events.from_there("*.X", "register", "monitor") == {"model_monitor/*.LINEAGE_MONITOR"}
     assert events.names("batch", "outputs") == events.names("load", "inputs") == {"@*.ST/lineage"}
