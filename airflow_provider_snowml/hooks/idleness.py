@@ -76,15 +76,16 @@ def pool_in_use(hook: SnowMLHook, pool: Identifier) -> PoolInUse:
     :param pool: the pool.
     :raises ComputePoolNotFoundError: if there is none.
     """
-    hook.check_compute_pool(pool)
-    live = hook.rows(f"SHOW SERVICES IN COMPUTE POOL {pool.sql}")
+    try:
+        live = hook.rows(f"SHOW SERVICES IN COMPUTE POOL {pool.sql}")
+    except ObjectNotFoundError:
+        live = []
     # Last of all: between this look and what is done about it there should be as little as possible.
-    rows = [
-        row for row in hook.rows(f"SHOW COMPUTE POOLS LIKE {literal(pool.name)}") if row["name"] == pool.name
-    ]
-    if not rows:
-        raise ComputePoolNotFoundError(f"Compute pool {pool} was dropped a moment ago.")
-    (row,) = rows
+    rows = hook.rows(f"SHOW COMPUTE POOLS LIKE {literal(pool.name)}")
+    row = next((row for row in rows if row["name"] == pool.name), None)
+    if row is None:
+        hook.check_compute_pool(pool)
+        raise ComputePoolNotFoundError(f"Compute pool {pool} has only just been made.")
     return PoolInUse(
         state=str(row["state"]),
         jobs=int(row["num_jobs"] or 0),
