@@ -107,6 +107,12 @@ class Finding:
     grant: str | None = None
     steps: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        if self.what == "privilege":
+            return f"{self.grant}"
+        text = self.text if self.what == "unknown" else f"There is no {self.text}"
+        return text if self.grant is None else f"{text}: if it is there, {self.grant}"
+
 
 def unseen(needs: Iterable[Need], account: Account) -> list[Need]:
     """The needs whose object nothing is known of: it has to be looked for."""
@@ -159,16 +165,22 @@ def examine(steps: Sequence[Step], default: SchemaName, account: Account) -> lis
                     of.append(str(step))
         made.update(step.makes(default))
     findings = [
-        _finding(Need(kind, name, tuple(privileges)), account, tuple(of))
+        finding_of(Need(kind, name, tuple(privileges)), account, tuple(of))
         for (kind, name), (privileges, of) in wanted.items()
     ]
     if account.warehouse is None and (needing := [str(step) for step in steps if step.uses_warehouse]):
-        text = "a warehouse: neither the connection nor the operator names one"
+        text = "warehouse: neither the connection nor the operator names one"
         findings.append(Finding("object", text, steps=tuple(needing)))
     return findings
 
 
-def _finding(need: Need, account: Account, steps: tuple[str, ...]) -> Finding:
+def finding_of(need: Need, account: Account, steps: tuple[str, ...] = ()) -> Finding:
+    """What it means that privileges are missing.
+
+    :param need: those that are missing.
+    :param account: what was seen.
+    :param steps: for which steps they are needed.
+    """
     kind = account.kind(need.kind, need.name)
     grant = grant_statement(need.privileges, kind, need.name, account.role)
     is_there = account.is_there(need.kind, need.name)
@@ -282,13 +294,8 @@ class PreflightReport:
             return []
         lines = [_TITLES[what]]
         for finding in found:
-            steps = f"  -- {', '.join(finding.steps)}"
-            if what == "privilege":
-                lines.append(f"  {finding.grant};{steps}")
-            elif finding.grant is None:
-                lines.append(f"  {finding.text}{steps}")
-            else:
-                lines.append(f"  {finding.text}: if it is there, {finding.grant};{steps}")
+            end = ";" if finding.grant else ""
+            lines.append(f"  {finding}{end}  -- {', '.join(finding.steps)}")
         return lines
 
 

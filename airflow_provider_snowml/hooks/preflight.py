@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, literal
@@ -14,6 +15,7 @@ from airflow_provider_snowml.core.preflight import (
     all_needs,
     costs,
     examine,
+    finding_of,
     unseen,
 )
 from airflow_provider_snowml.core.preflight_steps import Step
@@ -22,7 +24,6 @@ from airflow_provider_snowml.core.privileges import (
     Need,
     ObjectName,
     Role,
-    grant_statement,
     last_part,
     object_name,
 )
@@ -83,28 +84,32 @@ def preflight(hook: SnowMLHook, steps: Sequence[Step]) -> PreflightReport:
 
 
 def check_privileges(hook: SnowMLHook, needs: Sequence[Need], *, what: str) -> None:
-    """Check that the role has privileges on objects that are there.
+    """Check that the role has what something needs.
 
-    It sends one SHOW GRANTS if the role itself has them. What is not known for certain passes: Snowflake will
+    It sends one SHOW GRANTS if the role itself has it. What is not known for certain passes: Snowflake will
     say.
 
     :param hook: the hook, with an open connection.
     :param needs: the privileges.
     :param what: what they are for.
     :raises InsufficientPrivilegesError: if some are missing; the message has a GRANT for each.
+    :raises ObjectNotFoundError: if only objects are missing.
     """
     account = _read_grants(hook, needs)
-    missing = [
-        grant_statement(lacking, need.kind, need.name, account.role)
+    lacking = [
+        replace(need, privileges=privileges)
         for need in needs
-        if (lacking := need.missing_of(account.held(need)))
+        if (privileges := need.missing_of(account.held(need)))
     ]
-    if missing and account.unread:
-        log.warning("Whether the role may do it is not known: %s.", "; ".join(account.unread))
-    elif missing:
-        raise InsufficientPrivilegesError(
-            f"Role {account.role} lacks privileges for {what}: {'; '.join(missing)}."
-        )
+    _look_for(hook, account, unseen(lacking, account))
+    findings = [finding_of(need, account) for need in lacking]
+    if unknown := [str(finding) for finding in findings if finding.what == "unknown"]:
+        log.warning("Whether role %s may do it is not known: %s.", account.role, "; ".join(unknown))
+    if missing := [finding for finding in findings if finding.what != "unknown"]:
+        is_privilege = any(finding.what == "privilege" for finding in missing)
+        error = InsufficientPrivilegesError if is_privilege else ObjectNotFoundError
+        listed = "; ".join(map(str, missing))
+        raise error(f"Role {account.role} lacks what {what} needs. {listed}.")
 
 
 def _places(hook: SnowMLHook, connection: SnowflakeConnection) -> tuple[SchemaName, Identifier | None]:

@@ -41,7 +41,6 @@ from airflow_provider_snowml.hooks.registration import (
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 from airflow_provider_snowml.operators.base import (
     SnowMLOperator,
-    as_text,
     exactly_one,
     one_of,
     owner_of,
@@ -141,7 +140,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     :param tolerance: how far the two may be apart.
     :raises InvalidArgumentError: (or a subclass) for arguments that make no sense, or a callable that returns
         something else.
-    :raises InsufficientPrivilegesError: if the role lacks a privilege; the message has the GRANT.
+    :raises InsufficientPrivilegesError: if the role lacks a privilege on the model, its schema or a tag; the
+        message has the GRANT.
     :raises ModelLimitError: for what is over one of Snowflake's limits.
     :raises ModelPackageNotFoundError: if a warehouse lacks a package.
     :raises ModelVersionExistsError: if the version exists and must not be replaced.
@@ -372,12 +372,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
     def _check_privileges(
         self, hook: SnowMLHook, work: Registration, tags: Mapping[QualifiedName, str], *, is_there: bool
     ) -> None:
-        step = Register(
-            model_name=work.model,
-            source_model=as_text(self.source_model),
-            compute_pool_for_log=as_text(self.compute_pool_for_log),
-            tags=[tag.sql for tag in tags],
-        )
+        step = Register(model_name=work.model, tags=[tag.sql for tag in tags])
         needs = [resolved(need, is_there=is_there) for need in step.needs(hook.default_schema())]
         check_privileges(hook, needs, what=f"version {work.version} of {work.model}")
 

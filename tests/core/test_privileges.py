@@ -123,4 +123,4 @@ def test_a_pool_that_is_not_there_has_no_price() -> None:
 
 def test_a_warehouse_is_wanted_only_by_what_uses_one() -> None:
     (finding,) = [f for f in examine([Query()], SC, Account(Identifier("R"))) if f.grant is None]
-    assert "a warehouse: neither the connection nor the operator names one" in finding.text
+    assert str(finding) == "There is no warehouse: neither the connection nor the operator names one"

@@ -18,6 +18,7 @@ from airflow_provider_snowml.core.preflight_steps import Evaluate, Load, Registe
 from airflow_provider_snowml.exceptions import (
     InsufficientPrivilegesError,
     InvalidArgumentError,
+    ObjectNotFoundError,
     PreflightError,
 )
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -80,7 +81,7 @@ def test_a_dag_fails_with_all_that_is_missing_before_anything_runs(scoring, role
         f"GRANT SELECT ON TABLE {schema}.X TO ROLE {role};",
     ):
         assert grant in text
-    assert f"stage {schema}.NOT_THERE, or role {role} may not see it" in text
+    assert f"There is no stage {schema}.NOT_THERE, or role {role} may not see it" in text
     assert f"table {schema}.X2, or role" in text
     assert text.endswith("A retry fails the same way until it is there; nothing was started.")
 
@@ -128,7 +129,7 @@ def test_what_the_role_lacks_is_said_before_it_is_trained(scoring, role, task_co
     with pytest.raises(InsufficientPrivilegesError) as missing:
         register(role=role).execute(task_context("register"))
     grant = f"GRANT CREATE MODEL ON SCHEMA {scoring.schema} TO ROLE {role}"
-    assert f"Role {role} lacks privileges for version V1 of" in str(missing.value)
+    assert f"Role {role} lacks what version V1 of" in str(missing.value)
     assert grant in str(missing.value)
 
     admin.rows(grant)
@@ -160,6 +161,8 @@ def test_snowflake_refuses_what_the_check_would_have_found(scoring, role) -> Non
 def test_tags_are_looked_at_too(scoring, role, task_context) -> None:
     admin = scoring.hook()
     admin.rows(f"GRANT CREATE MODEL ON SCHEMA {scoring.schema} TO ROLE {role}")
+    with pytest.raises(ObjectNotFoundError, match=r"There is no tag \S+\.PREFLIGHT_TAG, or role"):
+        register(role=role, tags={"PREFLIGHT_TAG": "x"}).execute(task_context("register"))
     admin.rows("CREATE TAG PREFLIGHT_TAG")
     try:
         with pytest.raises(
