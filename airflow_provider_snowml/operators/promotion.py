@@ -237,7 +237,7 @@ class SnowMLRollbackModelOperator(SnowMLOperator):
 
     A task instance takes back one version, however often it is tried or cleared: which one is noted first.
     Better still is to say which (``version_name``): if that one is not the champion any more, nothing is
-    done.
+    done; if it turns out to be none, because the promotion that it comes from did not happen, it is an error.
 
     XCom, and the event of the model's asset: ``{"model", "version", "previous_version", "alias", "metrics",
     "rolled_back_from"}``, of the version that is the champion now; the last is ``None`` if nothing was done.
@@ -273,9 +273,16 @@ class SnowMLRollbackModelOperator(SnowMLOperator):
         self.model_name = model_name
         self.version_name = version_name
         self.comment = comment
+        self._names_version = version_name is not None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Roll back, or find that it was done."""
+        if self._names_version and as_text(self.version_name) is None:
+            # With trigger_rule="one_failed" this also runs when the promotion, or what is before it, failed.
+            raise InvalidArgumentError(
+                f"version_name was given, and has come to {self.version_name!r}: what was to be taken back "
+                "was not promoted. Nothing is done."
+            )
         hook = self.get_hook()
         with hook.open_connection():
             name = QualifiedName.parse(str(self.model_name), hook.default_schema(), what="model name")

@@ -307,6 +307,21 @@ def test_only_what_was_meant_is_taken_back(contested, changes) -> None:
     assert contested.roll_back(version_name="V3", run_id="again")["version"] == "V2"
 
 
+def test_a_version_that_came_to_nothing_takes_no_champion_back(contested, changes) -> None:
+    """What ``promote.output["version"]`` is if the promotion did not happen."""
+    contested.promote("V1")
+    contested.promote("V2")
+    changes.clear()
+    for nothing in (None, "", "None"):
+        rollback = SnowMLRollbackModelOperator(
+            task_id="roll_back", model_name=contested.name, version_name="{{ later }}"
+        )
+        rollback.version_name = nothing
+        with pytest.raises(InvalidArgumentError, match="was not promoted"):
+            rollback.execute(contested.context("roll_back"))
+    assert changes == []
+
+
 def test_there_must_be_something_to_go_back_to(contested) -> None:
     with pytest.raises(NothingToRollBackError, match="Nothing is recorded"):
         contested.roll_back()
