@@ -14,6 +14,8 @@ from airflow_provider_snowml import exceptions
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 NAMES = [
+    "champion_challenger",
+    "daily_fraud_training",
     "flight_delays_load",
     "flight_delays_retrain",
     "flight_delays_score",
@@ -39,7 +41,12 @@ def test_parsing_loads_no_client_and_no_data_library(name):
 
 def test_nothing_runs_for_today(dags):
     flown = pendulum.datetime(2014, 2, 1)
-    for name in ("flight_delays_retrain", "flight_delays_score", "flight_delays_score_by_airport"):
+    for name in (
+        "champion_challenger",
+        "flight_delays_retrain",
+        "flight_delays_score",
+        "flight_delays_score_by_airport",
+    ):
         assert dags[name].end_date < flown
         assert not dags[name].catchup
     assert dags["flight_delays_load"].schedule is None
@@ -60,6 +67,32 @@ def test_retraining_has_two_outcomes_and_a_schema_of_its_own(dags):
     assert drop.upstream_task_ids == {"make_run_schema", "monitor", "keep_champion"}
     assert dag.get_task("train").upstream_task_ids == {"split_flights"}
     assert dag.max_active_runs == 1
+
+
+def test_a_contest_is_approved_before_it_is_promoted_and_looked_at_afterwards(dags):
+    dag = dags["champion_challenger"]
+    approve, roll_back = dag.get_task("approve"), dag.get_task("roll_back")
+    assert dag.get_task("contest").downstream_task_ids == {"approve", "keep_champion"}
+    assert approve.downstream_task_ids == {"promote"}
+    # Silence is no consent, and no failure either.
+    assert (approve.defaults, approve.fail_on_reject) == (["Reject"], False)
+    assert approve.response_timeout == timedelta(days=2)
+    assert dag.get_task("ask").version_name == "default"
+    assert roll_back.upstream_task_ids == {"promote", "ask", "smoke_test"}
+    assert roll_back.trigger_rule == "one_failed"
+    # Without it a run that was rolled back would be green.
+    assert dag.get_task("announce").upstream_task_ids == {"promote", "smoke_test"}
+    assert dag.max_active_runs == 1
+
+
+def test_fraud_training_judges_on_the_day_after_those_that_it_learns_from(dags):
+    dag = dags["daily_fraud_training"]
+    assert dag.get_task("contest").downstream_task_ids == {"mark_live", "keep_production"}
+    assert dag.get_task("train").op_kwargs["training_table"].endswith(".TRAINING")
+    assert dag.get_task("contest").input_table.endswith(".HELD_OUT")
+    assert dag.get_task("mark_live").upstream_task_ids == {"train", "contest"}
+    assert dag.get_task("drop_run_schema").is_teardown
+    assert (dag.max_active_runs, dag.catchup) == (1, False)
 
 
 def test_scoring_is_a_chain_over_one_day(dags):
