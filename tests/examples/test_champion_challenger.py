@@ -83,7 +83,7 @@ def running(connection, local_snowflake, tmp_path_factory) -> Iterator[Airflow]:
     (dags := directory / "dags").mkdir()
     (home := directory / "airflow").mkdir()
     for dag_id in (CONTEST, UNANSWERED):
-        changes = {"retry_delay=timedelta(seconds=10)": "retry_delay=timedelta(seconds=1)"}
+        changes = {'"retry_delay": timedelta(seconds=10)': '"retry_delay": timedelta(seconds=1)'}
         if dag_id == UNANSWERED:
             changes |= {"response_timeout=timedelta(days=2)": "response_timeout=timedelta(seconds=1)"}
             changes |= {f"def {CONTEST}(": f"def {dag_id}(", f"\n{CONTEST}()": f"\n{dag_id}()"}

@@ -39,13 +39,15 @@ def catalog(connection):
 
     def look() -> dict[str, Any]:
         versions = shown("SHOW VERSIONS IN MODEL FRAUD")
+        metrics = {row["name"]: json.loads(row["metadata"])["metrics"] for row in versions}
         (sums,) = shown(
             "SELECT COUNT(*) AS N, COUNT(DISTINCT TRANSACTION_ID) AS DIFFERENT, "
             "COUNT_IF(IS_FRAUD) AS FRAUDS, SUM(AMOUNT)::NUMBER(20, 2) AS PAID FROM FINANCIAL_TRANSACTIONS"
         )
         return {
             "aliases": {row["name"]: set(json.loads(row["aliases"])) - {"FIRST", "LAST"} for row in versions},
-            "metrics": {row["name"]: json.loads(row["metadata"])["metrics"] for row in versions},
+            "verdicts": {version: found.pop("held_out") for version, found in metrics.items()},
+            "metrics": metrics,
             "made": {row["name"]: row["created_on"] for row in versions},
             "live": shown("SELECT SYSTEM$GET_TAG('LIVE_VERSION', 'FRAUD', 'MODULE') AS V")[0]["V"],
             "transactions": sums,
@@ -75,9 +77,8 @@ def test_a_day_the_same_day_and_an_older_one(train, catalog, example):
     assert again["split"] == first["split"]
     assert again["mark_live"]["version"] == "V20260220"
     twice = catalog()
-    judged = twice["metrics"]["V20260220"].pop("held_out")
-    # Nothing is different but the verdict: this time it has beaten nobody, since it is the champion itself.
-    before = once["metrics"]["V20260220"].pop("held_out")
+    before, judged = once["verdicts"].pop("V20260220"), twice["verdicts"].pop("V20260220")
+    # Nothing is different but the verdict: this time there is a champion, which is itself.
     assert (before["outcome"], judged["outcome"]) == ("no_champion", "better")
     assert judged["challenger"] == before["challenger"]
     assert twice == once
@@ -88,7 +89,7 @@ def test_a_day_the_same_day_and_an_older_one(train, catalog, example):
     assert states["mark_live"] == "success"
     assert older["mark_live"]["version"] == "V20260220"
     then = catalog()
-    verdict = then["metrics"]["V20260206"]["held_out"]
+    verdict = then["verdicts"]["V20260206"]
     assert verdict["outcome"] == "better"
     assert verdict["champion"]["version"] == "V20260220"
     assert then["aliases"] == live | {"V20260206": set()}
