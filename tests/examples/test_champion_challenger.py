@@ -135,10 +135,20 @@ class Run:
         return self.approval()
 
     def answer(self, option: str) -> None:
-        self.airflow.patch(
-            f"{self.path}/taskInstances/approve/-1/hitlDetails",
-            {"chosen_options": [option], "params_input": {}},
-        )
+        """Answer, as a person would: some seconds later, and once more if asked again.
+
+        Airflow 3.3 can take a task for crashed that goes on within seconds of having begun to wait.
+        """
+        time.sleep(5)
+        path = f"{self.path}/taskInstances/approve/-1/hitlDetails"
+
+        def answered() -> bool:
+            state = self.states()["approve"]
+            if state == "awaiting_input":
+                self.airflow.patch(path, {"chosen_options": [option], "params_input": {}})
+            return state == "success"
+
+        self.wait_until(answered)
 
     def wait_until_it_ends(self) -> tuple[str, dict[str, str]]:
         """The run's state, and its tasks'."""
