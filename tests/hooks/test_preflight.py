@@ -294,6 +294,13 @@ def test_a_check_of_its_own_names_every_grant(pipeline, scoring) -> None:
     assert f"GRANT CREATE MODEL ON SCHEMA {model.parent} TO ROLE {pipeline.role}" in str(missing.value)
 
 
+def test_a_check_lets_pass_what_it_cannot_know(scoring, caplog) -> None:
+    hook = SnowMLHook(database=scoring.database, schema=scoring.name, role="NOBODY_MADE_IT")
+    model = QualifiedName.parse(f"{scoring.schema}.M")
+    preflight.check_privileges(hook, [Need("MODEL", model, ("READ",))], what="this")
+    assert "Whether role NOBODY_MADE_IT may do it is not known: READ on model" in caplog.text
+
+
 # -- the pages --------------------------------------------------------------------------------------------
 
 DOCS = Path(__file__).parents[2] / "docs"
