@@ -267,8 +267,10 @@ def refuse_personal_database(database: str) -> None:
 def refuse_dollar_quotes(text: str, *, what: str) -> str:
     """Return the text, unless it would end the ``$$ ... $$`` in which snowflake-ml sends it.
 
-    :raises InvalidNameError: if it holds ``$$``.
+    :raises InvalidNameError: if it holds ``$$``, or ends in ``$``.
     """
-    if "$$" in text:
-        raise InvalidNameError(f"The {what} holds $$, which would end snowflake-ml's quoting of it.")
+    if "$$" in f"{text}$":
+        raise InvalidNameError(
+            f"The {what} holds $$ or ends in $, which would end snowflake-ml's quoting of it."
+        )
     return text

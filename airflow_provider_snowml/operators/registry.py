@@ -16,7 +16,7 @@ from airflow_provider_snowml.core.lineage import Lineage, directory, model_versi
 from airflow_provider_snowml.core.model_artifact import LOG_MODEL_ARGUMENTS, ModelArtifact
 from airflow_provider_snowml.core.model_limits import check_tag_value, check_version_count, parse_version_name
 from airflow_provider_snowml.core.model_ref import ModelVersionInfo, next_version_name
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, refuse_dollar_quotes
 from airflow_provider_snowml.core.preflight_steps import Register
 from airflow_provider_snowml.core.privileges import resolved
 from airflow_provider_snowml.core.registration import (
@@ -479,6 +479,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
         *,
         is_new: bool,
     ) -> Registration:
+        refuse_dollar_quotes(self.comment or "", what="comment")
         source = hook.resolve_version(str(self.source_model), self.source_version)
         comment, metrics = comment_and_metrics(hook, source.model, source.version)
         metrics |= plain_metrics(self.metrics or {})

@@ -140,6 +140,8 @@ def test_dollar_quotes_are_refused() -> None:
     assert refuse_dollar_quotes("costs $5", what="comment") == "costs $5"
     with pytest.raises(InvalidNameError, match="comment"):
         refuse_dollar_quotes("a $$; DROP", what="comment")
+    with pytest.raises(InvalidNameError, match=r"ends in \$"):
+        refuse_dollar_quotes("in US$", what="comment")
 
 
 def unescaped(sql: str) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_snowml.exceptions import (
     InvalidArgumentError,
+    InvalidNameError,
     ModelNotFoundError,
     ModelVersionExistsError,
     StatementError,
@@ -188,6 +189,11 @@ def test_a_copy_of_another_version(scoring, schema, local_snowflake, task_contex
     assert copy.execute(task_context("register"))["version"] == "V1"
     copy.if_exists = "next"
     assert copy.execute(task_context("register"))["version"] == "V1_2"
+    # snowflake-ml would send such a comment broken, once the copy was made.
+    copy.comment = "5 $"
+    with pytest.raises(InvalidNameError, match="comment"):
+        copy.execute(task_context("register"))
+    assert len(hook.rows("SHOW VERSIONS IN MODEL FOUND")) == 2
     with pytest.raises(ModelNotFoundError):
         register(source_model="NOPE", version_name="V3", sample_input_data=None).execute(
             task_context("register")
