@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed
 CLEAN := env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV $(shell env | sed -n 's/^\(\(AIRFLOW\|SNOWFLAKE\)_*[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down env test chaos verify bench docs pictures lint format clean
+.PHONY: help install demo up down env test chaos fuzz verify bench docs pictures lint format clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ test: $(STAMP) ## Run the tests; SNOWML=1.54 with the last snowflake-ml-python 1
 
 chaos: $(STAMP) ## Kill every operator at every request it sends, and try again; CHAOS_ARGS=--mutations without the protections
 	$(CLEAN) $(BIN)/python tests/chaos/matrix.py $(CHAOS_ARGS)
+
+FUZZ_TEXTS ?= 430
+
+fuzz: $(STAMP) ## Try 10,000 texts in the operators' template fields; FUZZ_TEXTS=20 for each operator
+	$(CLEAN) FUZZ_TEXTS=$(FUZZ_TEXTS) $(BIN)/python -m pytest -s --timeout 7200 tests/fuzz
 
 # The connection is the user's own, so Airflow's variables stay; it holds secrets, so it is not printed.
 verify: $(STAMP) ## Try what we believe of Snowflake on a real account: CONN=<Airflow connection> POOL=<compute pool>
