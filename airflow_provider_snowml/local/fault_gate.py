@@ -69,7 +69,10 @@ class FaultGate:
         if fault.released == "carry_out":
             await self._app(scope, receive, _nowhere)
         self._account.faults.forget(fault)
-        await _hang_up(send)
+        if fault.released == "answer":
+            await self._app(scope, receive, send)
+        else:
+            await _hang_up(send)
 
     def _told(self, scope: Scope, body: bytes) -> tuple[str, str]:
         """Who asks, and with which statement."""

@@ -27,7 +27,7 @@ REQUEST_KINDS = {
     "delay": "the request is carried out after some seconds",
     "refuse": "the request is answered with an error number",
     "expire_session": "the request finds its session gone",
-    "hold": "the request waits for SYSTEM$SNOWML_LOCAL_RELEASE(id, 'drop' | 'carry_out')",
+    "hold": "the request waits for SYSTEM$SNOWML_LOCAL_RELEASE(id, 'drop' | 'carry_out' | 'answer')",
 }
 NOTE_KINDS = {"note": "nothing goes wrong; what is asked is listed as `requests` of the fault"}
 BUILD_KINDS = {
@@ -153,9 +153,10 @@ class Faults:
             self._faults.clear()
 
     def release(self, id_: int, how: str) -> None:
-        if how not in ("drop", "carry_out"):
+        if how not in ("drop", "carry_out", "answer"):
             raise invalid_value(
-                f"a held request can be dropped or carried out: 'drop', 'carry_out'; got '{how}'."
+                "a held request can be dropped, carried out without an answer, or answered: 'drop', "
+                f"'carry_out', 'answer'; got '{how}'."
             )
         for fault in self.all():
             if fault.id == id_:

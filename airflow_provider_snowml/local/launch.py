@@ -119,7 +119,7 @@ class LocalSnowflake:
         """Let a held request go, and forget the fault; when the request is done, it is not listed any more.
 
         :param fault: the id of a fault of kind ``hold``.
-        :param how: ``drop`` or ``carry_out``.
+        :param how: ``drop``, ``carry_out`` without an answer, or ``answer``.
         """
         self._call("SYSTEM$SNOWML_LOCAL_RELEASE", fault, how)
 

@@ -171,6 +171,8 @@ class Life:
     :param let_go: what the successor of a process that hangs sends when that is let go; empty for when the
         successor has come to its end.
     :param retries: how many tries may fail.
+    :param watched: at which statements it is held for a look at the world, and then goes on.
+    :param watch: the look.
     """
 
     name: str
@@ -187,6 +189,8 @@ class Life:
     after_kill: Callable[[], None] = lambda: None
     let_go: str = ""
     retries: int = 0
+    watched: str = ""
+    watch: Callable[[], None] = lambda: None
     mutation: str | None = None
     crashed: bool = False
     requests: dict[str, list[str]] = field(default_factory=dict)
@@ -255,6 +259,8 @@ class Life:
         """One process, to its end or its crash."""
         crash = self.crash if self.crash and self.crash.phase == phase and not self.crashed else None
         hold = self.control.fault("hold", user=self.name, skip=crash.request - 1) if crash else None
+        # What comes before the crash, a life without one has shown.
+        watch = self._hold_for_a_look() if self.watched and not crash else None
         note = None
         if not self.crash and phase not in self.requests:
             note = self.control.fault("note", user=self.name, times=MANY)
@@ -277,6 +283,11 @@ class Life:
             if hold and self.control.look_at(hold)["held"]:
                 self._crash(pid, hold, crash)
                 return None
+            if watch and self.control.look_at(watch)["held"]:
+                held, watch = watch, self._hold_for_a_look()
+                self.watch()
+                self.control.release(held, "answer")
+                continue
             if self._hanging is not None and self._awaited and self.control.look_at(self._awaited)["seen"]:
                 self._go_on()
             if time.monotonic() > deadline:
@@ -285,6 +296,9 @@ class Life:
             time.sleep(LOOK)
         if hold:
             self.control.release(hold, "carry_out")  # it ended before; the next process is not meant
+        if watch:
+            self.control.release(watch, "carry_out")
+            self.watch()
         if note:
             self.requests[phase] = self.control.look_at(note).get("requests", [])
             self.control.release(note, "carry_out")
@@ -292,6 +306,9 @@ class Life:
             log = (self.directory / "log.txt").read_text()[-1500:]
             return {"error": "Died", "text": f"{phase} ended with code {code}:\n{log}"}
         return dict(json.loads(file.read_text()))
+
+    def _hold_for_a_look(self) -> int:
+        return self.control.fault("hold", user=self.name, statement=self.watched)
 
     def _crash(self, pid: int, hold: int, crash: Crash) -> None:
         if crash.hangs:

@@ -39,9 +39,13 @@ from world import SCHEMA, SLOTS
 from airflow_provider_snowml.local import LocalSnowflake
 
 # What the requests start with at which a crash matters most.
-TELLING = ("EXECUTE INFERENCE JOB SERVICE", "DELETE", "INSERT", "COMMIT")
+TELLING = (
+    *("EXECUTE INFERENCE JOB SERVICE", "DELETE", "INSERT", "COMMIT"),
+    *("CREATE MODEL", "ALTER MODEL", "DROP MODEL", "CREATE SCHEMA", "DROP SCHEMA"),
+)
 
 
+SOME = 16  # cases of a subject that are a sample
 MUTATED = 12  # how many cases of a subject show a protection that is gone, if not all
 
 
@@ -90,7 +94,7 @@ class Matrix:
         slot = self._slots.get()
         try:
             case.name = f"C{next(self._numbers):04d}"
-            subject = SUBJECTS[case.subject](case.name, self.control, slot)
+            subject = SUBJECTS[case.subject](case.name, self.control, slot, self._directory / case.name)
             self._live(case, subject, mutation)
             self.control.forget_faults_of(case.name)
         finally:
@@ -143,6 +147,8 @@ class Matrix:
             after_kill=subject.after_kill,
             let_go=subject.let_go,
             retries=subject.retries,
+            watched=subject.watched,
+            watch=subject.watch,
             mutation=mutation,
         )
         end = life.run()
@@ -180,13 +186,13 @@ def matrix(control: Control, directory: Path) -> Iterator[Matrix]:
         yield Matrix(control, processes, directory / "lives")
 
 
-def sample(cases: Sequence[Case], most: int = 16) -> list[Case]:
+def sample(cases: Sequence[Case], most: int) -> list[Case]:
     """Some of a subject's cases: where it matters most, the rest spread over the whole range.
 
     :param most: how many.
     """
     telling = [case for case in cases if case.is_telling]
-    chosen = _spread(telling, most // 2)
+    chosen = _spread(telling, (most + 1) // 2)
     others = [case for case in cases if case not in telling]
     # One way at each point, by turns.
     others = [case for n, case in enumerate(others) if n % 4 in (0, 3)] or others
@@ -239,7 +245,9 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("subjects", nargs="*", choices=[[], *SUBJECTS], help="all if left out")
-    parser.add_argument("--sample", action="store_true", help="a few crash points of each")
+    parser.add_argument(
+        "--sample", nargs="?", type=int, const=SOME, metavar="N", help=f"a few crash points of each; {SOME}"
+    )
     parser.add_argument(
         "--mutations", nargs="*", help="take these protections out, one at a time; all if none is named"
     )
@@ -256,8 +264,13 @@ def main(arguments: Sequence[str]) -> int:
         if told.mutations is not None:
             return 0 if mutate(it, told.mutations or list(MUTATIONS), whole=not told.sample) else 1
         for name in names:
-            points = it.points(name)
-            cases = list(it.run_all(sample(points) if told.sample else points))
+            try:
+                points = it.points(name)
+            except AssertionError as error:
+                print(f"{name}: {error}", flush=True)
+                bad += 1
+                continue
+            cases = list(it.run_all(sample(points, told.sample) if told.sample else points))
             bad += report(name, cases)
             total += len(cases)
         print(f"{total} cases, {bad} violations, {time.monotonic() - begin:.0f} s")

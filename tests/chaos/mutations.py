@@ -251,6 +251,147 @@ def sensor_memory() -> None:
     SnowMLBatchSuccessSensor._memory = lambda *_: (0, None, None)
 
 
+@mutation("a version that a crashed try made is known by what lies among its files", "register_taken")
+def registration_read() -> None:
+    from airflow_provider_snowml.operators import registry
+
+    def same(hook: Any, model: Any, version: str) -> Any:
+        noted = hook.noted.get(registry.STATE_KEY, None)
+        return registry.Registration.from_dict(noted)
+
+    real = registry.SnowMLRegisterModelOperator._made_before
+
+    def made_before(task: Any, context: Any, hook: Any, *others: Any) -> Any:
+        hook.noted = context["task_state_store"]
+        return real(task, context, hook, *others)
+
+    registry.read_registration = same
+    registry.SnowMLRegisterModelOperator._made_before = made_before
+
+
+@mutation("what is about to be registered is noted", "register", "register_next")
+def registration_noted() -> None:
+    from airflow_provider_snowml.operators.registry import SnowMLRegisterModelOperator
+
+    SnowMLRegisterModelOperator._note = lambda *_: None
+
+
+@mutation("a retry completes comment and metrics", "register", "register_copy")
+def registration_completed() -> None:
+    from airflow_provider_snowml.hooks import model_registration
+
+    model_registration.complete = lambda *_: None
+
+
+@mutation("a promotion is recorded before readers see it", "promote_bare")
+def promotion_recorded_first() -> None:
+    from airflow_provider_snowml.operators import promotion
+
+    real = promotion.promotion_steps
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        wanted, steps = real(*arguments, **options)
+        return wanted, sorted(steps, key=lambda step: step.what.startswith("record"))
+
+    promotion.promotion_steps = late
+
+
+@mutation("readers get the new champion before the alias names it", "promote", "roll_back")
+def default_first() -> None:
+    from airflow_provider_snowml.operators import promotion
+
+    for name in ("promotion_steps", "rollback_steps"):
+        real = getattr(promotion, name)
+
+        def late(*arguments: Any, real: Any = real, **options: Any) -> Any:
+            made = real(*arguments, **options)
+            steps = made[1] if isinstance(made, tuple) else made
+            steps = sorted(steps, key=lambda step: step.what.endswith("the default"))
+            return (made[0], steps) if isinstance(made, tuple) else steps
+
+        setattr(promotion, name, late)
+
+
+@mutation("the champion's alias is taken last and given first", "promote")
+def alias_moved_at_once() -> None:
+    from airflow_provider_snowml.core import promotion
+
+    real = promotion._alias_steps
+
+    def slowly(*arguments: Any) -> Any:
+        steps = real(*arguments)
+        taken = [step for step in steps if step.what.startswith("take")]
+        return [*reversed(taken), *reversed(steps[len(taken) :])]
+
+    promotion._alias_steps = slowly
+
+
+@mutation("a copy that a crashed try made is known", "promote_copy")
+def copy_known() -> None:
+    from airflow_provider_snowml.operators import promotion
+
+    real = promotion.copy_version
+    promotion.copy_version = lambda hook, source, version, model, there: real(
+        hook, source, version, model, there and replace(there, versions=())
+    )
+
+
+@mutation("which version a task takes back is noted", "roll_back")
+def rollback_noted() -> None:
+    from airflow_provider_snowml.operators.promotion import SnowMLRollbackModelOperator
+
+    SnowMLRollbackModelOperator._unwanted = lambda task, context, model: model.default
+
+
+@mutation("the champion before the default is kept", "prune")
+def former_champion_kept() -> None:
+    from airflow_provider_snowml.operators import model_retention
+
+    real = model_retention.versions_in_use
+    model_retention.versions_in_use = lambda *arguments: [
+        replace(version, previous_champion=None) for version in real(*arguments) or []
+    ]
+
+
+@mutation("what is not there any more is deleted already", "delete_version", "delete_model")
+def deleted_already() -> None:
+    from airflow_provider_snowml.exceptions import ModelVersionNotFoundError
+    from airflow_provider_snowml.operators import model_retention
+
+    real = model_retention.versions_in_use
+
+    def must_be_there(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if not found:
+            raise ModelVersionNotFoundError("It is not there.")
+        return found
+
+    model_retention.versions_in_use = must_be_there
+
+
+@mutation("a run's schema says whose it is", "run_schema")
+def run_schema_marked() -> None:
+    from airflow_provider_snowml.core.run_schema import RunSchemaMark
+
+    RunSchemaMark.to_comment = lambda _: "mine"
+
+
+@mutation("only schemas that were made for runs are swept", "run_schemas_swept")
+def marked_schemas_only() -> None:
+    from airflow_provider_snowml.core.run_schema import RunSchemaMark
+
+    real = RunSchemaMark.from_comment
+    RunSchemaMark.from_comment = lambda comment: real(comment) or RunSchemaMark("any", "any")
+
+
+@mutation("a run's schema that was dropped before is nothing to do", "run_schema_dropped")
+def dropped_already() -> None:
+    from airflow_provider_snowml.operators import run_schema
+
+    real = run_schema.find_run_schema
+    run_schema.find_run_schema = lambda *arguments: real(*arguments) or "gone"
+
+
 # The last one: what it leaves would be found after all others.
 @mutation("the tables that rows pass through are temporary and have names of their own", "load", "run")
 def temporary_tables() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lives import Control
@@ -16,11 +17,13 @@ class Subject:
     :param name: of the case; upper case, and the name of everything that is its own.
     :param control: to look with.
     :param slot: which model is its own.
+    :param directory: where files of its own can be.
     """
 
     name: str
     control: Control
     slot: int = 0
+    directory: Path = Path()
     points_of: ClassVar[str] = ""  # whose requests are its crash points, if not its own
     bad_day: ClassVar[bool] = False  # something goes wrong that is no crash: one case
     failure: ClassVar[str] = ""  # how it must end, if not well
@@ -28,6 +31,7 @@ class Subject:
     hangs: ClassVar[bool] = False  # the process does not die, and goes on later
     spared: ClassVar[str] = "^$"  # at which requests it does not hang
     let_go: ClassVar[str] = ""  # see Life, as of killed
+    watched: ClassVar[str] = ""
     killed: ClassVar[Literal["", "before", "after"]] = ""
     deferrable: ClassVar[bool] = False
     retries: ClassVar[int] = 0
@@ -50,6 +54,9 @@ class Subject:
 
     def after_kill(self) -> None:
         """What is there when a user's kill has come to its end. A violation is noted."""
+
+    def watch(self) -> None:
+        """A look before each statement that is ``watched``, and at the end. A violation is noted."""
 
     def violations(self, xcom: dict[str, Any]) -> list[str]:
         """What is not as it must be, when the task has ended well."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import batch_subjects as batch
 import load_subjects as load
+import model_subjects as model
+import promotion_subjects as promotion
+import register_subjects as register
+import retirement_subjects as retirement
 import sensor_subjects as sensor
 from cleanup_subjects import CleanUp
 from subject import Subject
@@ -32,6 +36,29 @@ SUBJECTS: dict[str, type[Subject]] = {
     "sensor": sensor.Sensor,
     "sensor_rescheduled": sensor.RescheduledSensor,
     "sensor_deferred": sensor.DeferredSensor,
+    "register": register.Register,
+    "register_first": register.RegisterFirst,
+    "register_next": register.RegisterNext,
+    "register_replacing": register.RegisterReplacing,
+    "register_replacing_only": register.RegisterReplacingOnly,
+    "register_reusing": register.RegisterReusing,
+    "register_taken": register.RegisterTaken,
+    "register_copy": register.RegisterCopy,
+    "evaluate": model.Evaluate,
+    "contest": model.Contest,
+    "promote": promotion.Promote,
+    "promote_bare": promotion.PromoteBare,
+    "promote_copy": promotion.PromoteCopy,
+    "promote_copy_first": promotion.PromoteCopyFirst,
+    "roll_back": promotion.RollBack,
+    "update": retirement.Update,
+    "export": retirement.Export,
+    "prune": retirement.Prune,
+    "delete_version": retirement.DeleteVersion,
+    "delete_model": retirement.DeleteModel,
+    "run_schema": retirement.RunSchema,
+    "run_schema_dropped": retirement.DropRunSchema,
+    "run_schemas_swept": retirement.DropStaleRunSchemas,
     "batch_loses_rows": batch.BatchLosesRows,
     "batch_late_success": batch.BatchLateSuccess,
     "batch_late_done": batch.BatchLateDone,

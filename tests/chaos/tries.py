@@ -54,6 +54,7 @@ def _write(path: Path, value: Any) -> None:
 def context_of(told: dict[str, Any]) -> dict[str, Any]:
     """What Airflow would pass: the same run and map index in each try; a clear counts the run's clears up."""
     since = told["rescheduled_since"]
+    pushed: dict[str, Any] = {}
     ti = SimpleNamespace(
         dag_id="chaos",
         task_id=told["arguments"]["task_id"],
@@ -62,6 +63,8 @@ def context_of(told: dict[str, Any]) -> dict[str, Any]:
         try_number=told["try_number"],
         max_tries=3,
         start_date=None,
+        pushed=pushed,
+        xcom_push=lambda key, value: pushed.update({key: value}),
         get_first_reschedule_date=lambda *_: since and datetime.fromtimestamp(since, UTC),
     )
     return {
@@ -92,9 +95,10 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
             return {"killed": True}
         return {"event": asyncio.run(_first_event(trigger))}
 
-    from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
+    from airflow.sdk.exceptions import AirflowRescheduleException, DownstreamTasksSkipped, TaskDeferred
 
     task, context = named(told["operator"])(**told["arguments"]), context_of(told)
+    context["ti"].task = task
     try:
         if told["phase"] == "resume":
             method, event = told["deferred"]["method"], told["event"]
@@ -103,6 +107,8 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
     except TaskDeferred as deferred:
         path, arguments = deferred.trigger.serialize()
         return {"deferred": {"trigger": path, "arguments": arguments, "method": deferred.method_name}}
+    except DownstreamTasksSkipped as skipped:
+        return {"xcom": {**context["ti"].pushed, "skipped": sorted(task for task, _ in skipped.tasks)}}
     except AirflowRescheduleException:
         return {"rescheduled": True}
     except Exception as error:
@@ -142,6 +148,7 @@ def _in_child(told: dict[str, Any]) -> None:
 
 
 def _load_everything() -> None:
+    import model_tasks  # noqa: F401
     import snowflake.ml.model
     import snowflake.ml.registry
     import snowflake.snowpark  # noqa: F401

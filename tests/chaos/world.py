@@ -27,6 +27,7 @@ def prepare(hook: Any) -> None:
         f"DATEADD(day, MOD(SEQ4(), 2), '{DAY}'::DATE)::VARCHAR AS DAY FROM TABLE(GENERATOR(ROWCOUNT => 60))"
     )
     hook.rows(f"CREATE STAGE {SCHEMA}.ST ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
+    hook.rows(f"CREATE TAG {SCHEMA}.TEAM")
     hook.rows(f"CREATE FILE FORMAT {SCHEMA}.PARQUET_FILES TYPE = PARQUET")
     hook.rows("CREATE COMPUTE POOL CHAOS_POOL MIN_NODES = 1 MAX_NODES = 1 INSTANCE_FAMILY = CPU_X64_XS")
     rows = pd.DataFrame({"F1": np.arange(60.0)})

@@ -109,12 +109,15 @@ def test_a_session_that_expires(faulty, client):
         client.cursor().execute("SELECT 1")
 
 
-@pytest.mark.parametrize(("how", "expected"), [("carry_out", 1), ("drop", 0)])
+@pytest.mark.parametrize(("how", "expected"), [("carry_out", 1), ("drop", 0), ("answer", 1)])
 def test_a_request_that_is_held_while_its_client_dies(faulty, client, how, expected):
     fault = faulty.fault("hold", user="CLIENT", statement="^INSERT", times=1)
     parameters = {**faulty.connection_parameters, "user": "CLIENT"}
     other = snowflake.connector.connect(**parameters, network_timeout=1)
-    dying = threading.Thread(target=lambda: _try(other, "INSERT INTO T VALUES (1)"), daemon=True)
+    answers: list[int | None] = []
+    dying = threading.Thread(
+        target=lambda: answers.append(_try(other, "INSERT INTO T VALUES (1)")), daemon=True
+    )
     dying.start()
     deadline = time.monotonic() + 60
     while not any(it["held"] for it in faulty.faults()):
@@ -126,13 +129,15 @@ def test_a_request_that_is_held_while_its_client_dies(faulty, client, how, expec
     dying.join(60)
     faulty.clear_faults()
     assert rows(client) == expected
+    assert answers == [1 if how == "answer" else None]
 
 
-def _try(connection, sql: str) -> None:
+def _try(connection, sql: str) -> int | None:
+    """How many rows it changed, if it was told."""
     try:
-        connection.cursor().execute(sql)
+        return connection.cursor().execute(sql).rowcount
     except Exception:
-        return
+        return None
 
 
 def test_fewer_waiters_for_a_lock(faulty, client):
