@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
 import re
 import tempfile
@@ -46,8 +47,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         sources = [_source(item.module), *map(_source, functions)]
         if any(USES_SNOWFLAKE_ML.search(source) for source in sources):
             item.add_marker("snowflake_ml")
-        if RUNS_WHOLE_AIRFLOW.search(sources[0]) or "chaos" in item.path.parts:
+        if RUNS_WHOLE_AIRFLOW.search(sources[0]) or {"chaos", "deployment"} & {*item.path.parts}:
             item.add_marker("whole_airflow")
+    items[:] = _spread(items)
+
+
+def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Files with a whole Airflow evenly between the others, of which some come last.
+
+    What one worker computes fills the time in which the other waits, and both end together. (By itself xdist
+    runs files of few tests last, and those take longest: hence ``--no-loadscope-reorder`` in the Makefile.)
+    """
+    files = [[*of_file] for _, of_file in itertools.groupby(items, key=lambda item: item.path)]
+    whole = [file for file in files if file[0].get_closest_marker("whole_airflow")]
+    others = [file for file in files if not file[0].get_closest_marker("whole_airflow")]
+    between = len(others) // len(whole) if whole else 0
+    for place, file in enumerate(whole):
+        others.insert(place * (between + 1), file)
+    return [item for file in others for item in file]
 
 
 @functools.cache

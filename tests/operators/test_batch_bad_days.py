@@ -23,6 +23,7 @@ SECONDS = {
     "airflow_killed": 90,
 }  # that those jobs take; others: long
 PATIENCE = 400
+PRELOAD = ["snowflake.connector", "airflow_provider_snowml.operators.inference"]  # tasks are forked
 pytestmark = pytest.mark.timeout(1800)  # all the days are had in the first test's set-up
 
 
@@ -123,7 +124,7 @@ def days(scoring_schema, local_snowflake, tmp_path_factory) -> Iterator[Days]:
     names = {"worker_killed", "cleared_running", *marked, *deferred}
     with (
         pytest.MonkeyPatch.context() as patch,
-        airflow(home, dags, parallelism=6, environment=environment) as running,
+        airflow(home, dags, parallelism=6, environment=environment, preload=PRELOAD) as running,
     ):
         patch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", environment["AIRFLOW_CONN_SNOWFLAKE_DEFAULT"])
         found = Days(running, scoring_schema, pids)

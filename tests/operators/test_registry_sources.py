@@ -6,6 +6,7 @@ import json
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def save_catboost(path: Path, rows: Any) -> Any:
     return model.predict(rows)[3]
 
 
+def save_torchscript(path: Path, rows: Any) -> Any:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 1).double()
+    torch.jit.script(model).save(str(path))
+    return model(torch.from_numpy(rows.to_numpy()))[3].item()
+
+
+def save_keras(path: Path, rows: Any) -> Any:
+    keras = pytest.importorskip("keras", exc_type=ImportError)  # also for want of a backend
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    model.save(path)
+    return model.predict(rows.to_numpy(), verbose=0)[3].item()
+
+
 @pytest.mark.parametrize(
     ("suffix", "save"),
     [
@@ -100,6 +115,8 @@ def save_catboost(path: Path, rows: Any) -> Any:
         (".json", save_xgboost),
         (".txt", save_lightgbm),
         (".cbm", save_catboost),
+        (".pt", save_torchscript),
+        (".keras", save_keras),
     ],
 )
 def test_model_files(hook, task_context, tmp_path, rows, suffix, save) -> None:
@@ -113,12 +130,13 @@ def test_model_files(hook, task_context, tmp_path, rows, suffix, save) -> None:
     elif suffix == ".txt":
         location = file.as_uri()
     result = register(model_file=location, task="TABULAR_REGRESSION").execute(task_context("register"))
-    assert result["functions"] == ["predict"]
-    (row,) = hook.rows("SELECT MODEL(FOUND, V1)!PREDICT(3, 0.375) AS R")
+    (function,) = result["functions"]
+    assert function == ("forward" if suffix == ".pt" else "predict")
+    (row,) = hook.rows(f"SELECT MODEL(FOUND, V1)!{function}(3, 0.375) AS R")
     assert list(json.loads(row["R"]).values()) == [pytest.approx(float(expected), rel=1e-5)]
 
 
-def test_files_that_are_no_model(hook, schema, task_context, tmp_path) -> None:
+def test_files_that_are_no_model(hook, schema, task_context, tmp_path, monkeypatch) -> None:
     def run(file: str) -> None:
         register(model_file=file).execute(task_context("register"))
 
@@ -128,6 +146,9 @@ def test_files_that_are_no_model(hook, schema, task_context, tmp_path) -> None:
         run(str(tmp_path / "model.pkl"))
     with pytest.raises(InvalidArgumentError, match="There is no file file://"):
         run((tmp_path / "model.ubj").as_uri())
+    # As if they were not installed.
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     (tmp_path / "model.keras").touch()
     with pytest.raises(InvalidArgumentError, match="needs keras, which is not installed"):
         run(str(tmp_path / "model.keras"))
@@ -136,6 +157,22 @@ def test_files_that_are_no_model(hook, schema, task_context, tmp_path) -> None:
     with pytest.raises(InvalidArgumentError, match="Give exactly one of python_callable, model_file"):
         register().execute(task_context("register"))
     assert hook.rows(f"SHOW MODELS IN SCHEMA {schema}") == []
+
+
+def test_a_model_of_mlflow(hook, task_context, tmp_path, rows) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    from sklearn.linear_model import LinearRegression
+
+    model = LinearRegression().fit(rows, rows["A"] * 2)
+    signature = mlflow.models.infer_signature(rows, model.predict(rows))
+    mlflow.sklearn.save_model(
+        model, tmp_path / "saved", signature=signature, serialization_format="cloudpickle"
+    )
+    arguments = {"mlflow_model_uri": str(tmp_path / "saved"), "sample_input_data": None}
+    result = register(**arguments, task="TABULAR_REGRESSION").execute(task_context("register"))
+    assert result["functions"] == ["predict"]
+    (row,) = hook.rows("SELECT MODEL(FOUND, V1)!PREDICT(3, 0.375) AS R")
+    assert list(json.loads(row["R"]).values()) == [pytest.approx(6.0)]
 
 
 def test_hugging_face_is_fetched_by_snowflake(hook, local_snowflake, task_context) -> None:
@@ -213,6 +250,32 @@ def other_python(tmp_path_factory) -> str:
     # In front of the real one: an Airflow that cannot be imported.
     (packages / "airflow.py").write_text("raise ModuleNotFoundError('there is no Airflow here')\n")
     return str(directory / "bin" / "python")
+
+
+@pytest.fixture
+def nearby_wheel(tmp_path) -> Path:
+    """A requirement that brings what this environment has, without an index; and no Airflow."""
+    wheel = tmp_path / "nearby-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("nearby.pth", sysconfig.get_paths()["purelib"] + "\n")
+        archive.writestr("airflow.py", "raise ModuleNotFoundError('there is no Airflow here')\n")
+        archive.writestr("nearby-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: nearby\nVersion: 1\n")
+        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr("nearby-1.dist-info/WHEEL", tags)
+        archive.writestr("nearby-1.dist-info/RECORD", "nearby.pth,,\nairflow.py,,\n")
+    return wheel
+
+
+def test_a_virtual_environment_of_requirements(hook, task_context, nearby_wheel) -> None:
+    result = register(
+        requirements=[f"nearby @ {nearby_wheel.as_uri()}"],
+        python_callable=train,
+        op_kwargs={"late_from": 5},
+        sample_input_data=None,
+    ).execute(task_context("register"))
+    assert (result["metrics"]["rows"], result["metrics"]["has_airflow"]) == (20, 0)
+    assert result["metrics"]["python"] != sys.executable
+    assert "predict_proba" in result["functions"]
 
 
 def test_another_python(hook, task_context, other_python, tmp_path) -> None:
