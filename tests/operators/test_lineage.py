@@ -51,12 +51,16 @@ class Events:
         return found
 
     def from_there(self, name: str, *tasks: str) -> set[str]:
-        """What comes of a dataset by the tasks."""
-        reached = {name}
+        """What comes of a dataset: each task reads, by namespace and name, what the one before wrote."""
+        reached = {pair for pair in self.pairs(tasks[0], "inputs") if pair[1] == name}
         for task in tasks:
-            assert reached & self.names(task, "inputs"), f"{task} reads none of {reached}"
-            reached = self.names(task, "outputs")
-        return reached
+            assert reached & self.pairs(task, "inputs"), f"{task} reads none of {reached}"
+            reached = self.pairs(task, "outputs")
+        return {name for _, name in reached}
+
+    def pairs(self, task: str, side: str) -> set[tuple[str, str]]:
+        """What it reads or writes, by namespace and name."""
+        return {(one["namespace"], one["name"]) for one in self.of(task)[side]}
 
 
 @pytest.fixture(scope="module")
