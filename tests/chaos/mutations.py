@@ -316,14 +316,14 @@ def default_first() -> None:
 def alias_moved_at_once() -> None:
     from airflow_provider_snowml.core import promotion
 
-    real = promotion._alias_steps
+    real = promotion.alias_steps
 
     def slowly(*arguments: Any) -> Any:
         steps = real(*arguments)
         taken = [step for step in steps if step.what.startswith("take")]
         return [*reversed(taken), *reversed(steps[len(taken) :])]
 
-    promotion._alias_steps = slowly
+    promotion.alias_steps = slowly
 
 
 @mutation("a copy that a crashed try made is known", "promote_copy")

@@ -191,6 +191,8 @@ class Attempt:
 
     def check(self) -> bool:
         """Try it; whether it was accepted."""
+        if self._differs_in_case():
+            return False
         if self.field.kind in ("model", "version", "table"):
             return self._of_what_is_there()
         if self.field.kind == "made":
@@ -201,6 +203,11 @@ class Attempt:
         if result is not None:
             self._tidy()
         return result is not None
+
+    def _differs_in_case(self) -> bool:
+        """The local Snowflake's engine takes such a table for another one."""
+        name, there = resolved(self.text), self.world.named("TABLES")
+        return name is not None and name.name not in there and name.name.upper() in there
 
     def _of_what_is_there(self) -> bool:
         name = resolved_part(self.text)
