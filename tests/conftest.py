@@ -45,7 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         definitions = item._fixtureinfo.name2fixturedefs.values()
         functions = [definition.func for all_of_name in definitions for definition in all_of_name]
         sources = [_source(item.module), *map(_source, functions)]
-        if any(USES_SNOWFLAKE_ML.search(source) for source in sources):
+        # The example DAGs train and register, whatever their tests say.
+        if "examples" in item.path.parts or any(USES_SNOWFLAKE_ML.search(source) for source in sources):
             item.add_marker("snowflake_ml")
         if RUNS_WHOLE_AIRFLOW.search(sources[0]) or {"chaos", "deployment"} & {*item.path.parts}:
             item.add_marker("whole_airflow")
