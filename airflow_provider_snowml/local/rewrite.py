@@ -227,7 +227,7 @@ class Rewriter:
         sql, is_parquet = query_of(
             self._session,
             location,
-            _text(table.args.get("format")),
+            _name(table.args.get("format")),
             _text(table.args.get("pattern")),
             len(extracts) < len(_parameters(select)),
             {_path(e) for e in extracts},
@@ -430,6 +430,11 @@ def _numbered_placeholder(index: int) -> Callable[[exp.Expression], exp.Expressi
 
 def _text(node: exp.Expression | None) -> str | None:
     return None if node is None else str(node.name)
+
+
+def _name(node: exp.Expression | None) -> str | None:
+    """A name as it is written, also within a text."""
+    return _text(node) if node is None or isinstance(node, exp.Literal) else node.sql("snowflake")
 
 
 def _constant(value: Any) -> exp.Expression:

@@ -211,6 +211,7 @@ class RunSchema(Subject):
 
     def make(self, name: str, comment: str) -> None:
         self.control.rows(f"CREATE SCHEMA SNOWML.{name} COMMENT = '{comment}'")
+        self.control.rows(f"USE SCHEMA {SCHEMA}")  # a schema that is made is the session's from then on
         self.control.rows(f"CREATE TABLE SNOWML.{name}.T AS SELECT 1 AS A")
 
     def mark(self, dag_id: str = "chaos") -> str:

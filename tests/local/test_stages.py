@@ -132,6 +132,15 @@ def test_unload_and_read_parquet(cursor, tmp_path):
     assert json.loads(row) == {"ID": 1, "NAME": "a"}
 
 
+def test_a_format_of_another_schema(cursor, schema):
+    cursor.execute("COPY INTO @st/out/ FROM (SELECT 1 AS a) FILE_FORMAT = (TYPE = PARQUET) HEADER = TRUE")
+    cursor.execute("CREATE FILE FORMAT pf TYPE = PARQUET")
+    cursor.execute("USE SCHEMA SNOWML.PUBLIC")
+    for name in (f"{schema}.pf", f"'{schema}.PF'"):
+        cursor.execute(f"SELECT $1:A::INT FROM @{schema}.st/out/ (FILE_FORMAT => {name})")
+        assert cursor.fetchall() == [(1,)], name
+
+
 def test_unloading_onto_files_needs_overwrite(cursor):
     copy = "COPY INTO @st/out/ FROM (SELECT 1 AS a) FILE_FORMAT = (TYPE = PARQUET)"
     cursor.execute(copy)

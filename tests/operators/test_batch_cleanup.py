@@ -212,7 +212,7 @@ def test_what_lives_or_is_not_this_dags_is_left_alone(scoring, task_context) -> 
     planned = slow.execute(task_context("alive", store=store))
     assert (planned["action"], planned["job_name"]) == ("attach", name)
     location, job = result["job_output_location"], QualifiedName.parse(name)
-    with pytest.raises(BatchJobConflictError, match=r"is (PENDING|RUNNING)"):
+    with pytest.raises(BatchJobConflictError, match=r"is (PENDING|RUNNING|about to start)"):
         clean_up(job_output_location=location).execute(context)
     sweep = clean_up(output_stage_location="@ST/alive", older_than=0)
     assert sweep.execute(context) == {**NOTHING, "left_alone": 1}
