@@ -382,6 +382,17 @@ class SnowMLHook(SnowflakeHook):
         )
         return str(rows[0]["status"]) != "SKIPPED"
 
+    def upload_file(self, location: StageLocation, file: Path) -> None:
+        """Upload a file under its own name, over one that is there.
+
+        :param location: the directory.
+        :param file: the file on this machine.
+        """
+        self.rows(
+            f"PUT {literal(file.as_uri())} {literal(location.sql)} "
+            "AUTO_COMPRESS = FALSE SOURCE_COMPRESSION = NONE OVERWRITE = TRUE"
+        )
+
     def remove_files(self, location: StageLocation) -> None:
         """Remove everything in a directory."""
         self.rows(f"REMOVE {literal(location.sql)}")

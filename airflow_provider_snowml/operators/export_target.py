@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_snowml.core.names import StageLocation, literal
+from airflow_provider_snowml.core.names import StageLocation
 from airflow_provider_snowml.exceptions import InvalidArgumentError
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
@@ -60,11 +61,10 @@ class StageTarget:
 
     def upload(self, path: str, file: Path) -> None:
         """Write a file from the worker's disk."""
-        directory = path.rpartition("/")[0]
-        self._hook.rows(
-            f"PUT {literal(file.as_uri())} {literal(f'{self._location.sql}{directory}')} "
-            "AUTO_COMPRESS = FALSE SOURCE_COMPRESSION = NONE OVERWRITE = TRUE"
-        )
+        # Not with "/", which checks what users write: these are a model's own files, whatever their names.
+        directory, slash, _ = path.rpartition("/")
+        location = replace(self._location, path=f"{self._location.path}{directory}{slash}")
+        self._hook.upload_file(location, file)
 
     def remove(self, path: str) -> None:
         """Remove a file that is there."""
