@@ -37,7 +37,8 @@ _NOTE = (
     "Seconds of the median round, without those that one row takes. The last column is rows per second over "
     "those of the handler, or of DuckDB for the load. The jobs also write their rows as Parquet, and the run "
     "its table, which the handler alone does not. The load writes its rows twice, as on an account, and "
-    "takes as many out before. So does DuckDB; the last line is what reading them once would take."
+    "takes as many out before. So does DuckDB; the last line is what reading them once would take. The local "
+    "Snowflake writes its tables uncompressed, DuckDB alone as it does by itself."
 )
 
 
