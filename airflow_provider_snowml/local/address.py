@@ -84,12 +84,18 @@ class Address:
         query = urlencode({"__extra__": json.dumps(extra)})
         return f"snowflake://{quote(USER)}:{quote(self.password, safe='')}@/{quote(schema, safe='')}?{query}"
 
-    def environment(self) -> dict[str, str]:
-        """What a shell or process needs to reach the server through Airflow and the connector."""
-        found = {"AIRFLOW_CONN_SNOWFLAKE_DEFAULT": self.airflow_connection_uri}
+    @property
+    def client_settings(self) -> dict[str, str]:
+        """Environment variables for the clients of this server, none of them secret."""
+        # On which cloud a client runs does not matter here, and to find out loads boto3 for each login.
+        found = {"SNOWFLAKE_DISABLE_PLATFORM_DETECTION": "true"}
         if self.bundle:
             found["REQUESTS_CA_BUNDLE"] = self.bundle
         return found
+
+    def environment(self) -> dict[str, str]:
+        """What a shell or process needs to reach the server through Airflow and the connector."""
+        return {"AIRFLOW_CONN_SNOWFLAKE_DEFAULT": self.airflow_connection_uri, **self.client_settings}
 
     def shell_exports(self) -> str:
         return "\n".join(f"export {k}={shlex.quote(v)}" for k, v in self.environment().items())

@@ -34,7 +34,8 @@ class LocalSnowflake:
         with LocalSnowflake() as snowflake:
             connection = snowflake.connector.connect(**snowflake.connection_parameters)
 
-    Inside the block ``REQUESTS_CA_BUNDLE`` names a bundle that trusts the server.
+    Inside the block ``REQUESTS_CA_BUNDLE`` names a bundle that trusts the server, and
+    ``SNOWFLAKE_DISABLE_PLATFORM_DETECTION`` spares its clients to find out which cloud they run in.
 
     :param data_dir: where it keeps its state; a temporary directory when None.
     :param image_build_seconds: how long the image of a model version is in the making.
@@ -65,9 +66,9 @@ class LocalSnowflake:
                 self.data_dir = self._given
                 self.data_dir.mkdir(parents=True, exist_ok=True)
             self._address = self._start(stack)
-            if self._address.bundle:
-                stack.callback(_restore, "REQUESTS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE"))
-                os.environ["REQUESTS_CA_BUNDLE"] = self._address.bundle
+            for name, value in self._address.client_settings.items():
+                stack.callback(_restore, name, os.environ.get(name))
+                os.environ[name] = value
             self._cleanup = stack.pop_all()
         return self
 

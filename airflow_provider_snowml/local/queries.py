@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 KEPT = 2000
+_FEW = 200  # more than that, before the oldest go
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Queries:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queries: dict[str, Query] = {}
+        self._by_request: dict[str, Query] = {}
 
     def start(self, session: Session, sql: str, request_id: str | None = None) -> Query:
         query = Query(
@@ -80,9 +82,17 @@ class Queries:
         )
         with self._lock:
             self._queries[query.id] = query
-            for old in [q for q in self._queries.values() if q.finished.is_set()][:-KEPT]:
-                del self._queries[old.id]
+            if request_id is not None:
+                self._by_request.setdefault(request_id, query)
+            if len(self._queries) > KEPT + _FEW:
+                self._forget_the_oldest()
         return query
+
+    def _forget_the_oldest(self) -> None:
+        for old in [q for q in self._queries.values() if q.finished.is_set()][:-KEPT]:
+            del self._queries[old.id]
+            if old.request_id is not None and self._by_request.get(old.request_id) is old:
+                del self._by_request[old.request_id]
 
     def find(self, query_id: str) -> Query | None:
         with self._lock:
@@ -90,7 +100,7 @@ class Queries:
 
     def by_request(self, request_id: str) -> Query | None:
         with self._lock:
-            return next((q for q in self._queries.values() if q.request_id == request_id), None)
+            return self._by_request.get(request_id)
 
     def all(self) -> list[Query]:
         with self._lock:

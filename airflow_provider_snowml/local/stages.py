@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import uuid
@@ -65,14 +66,19 @@ class StageLocation:
         :param pattern: a regular expression for the whole path, as PATTERN = '...' takes it.
         """
         matches = re.compile(pattern) if pattern else None
+        above, _, beginning = self.path.rpartition("/")
+        if ".." in above.split("/"):
+            return []
         found = []
-        for file in sorted(self.root.rglob("*")):
-            path = file.relative_to(self.root).as_posix()
-            if not file.is_file() or not path.startswith(self.path):
-                continue
-            if matches is None or matches.fullmatch(path):
-                found.append(StageFile(path, file))
-        return found
+        # Only where the path leads: whoever waits lists again and again, and a stage may hold a lot.
+        for directory, directories, names in os.walk(top := self.root / above):
+            if Path(directory) == top:
+                directories[:] = [name for name in directories if name.startswith(beginning)]
+            for file in (Path(directory, name) for name in names):
+                path = file.relative_to(self.root).as_posix()
+                if path.startswith(self.path) and (matches is None or matches.fullmatch(path)):
+                    found.append(StageFile(path, file))
+        return sorted(found, key=lambda it: it.path)
 
 
 class Stages:

@@ -157,12 +157,14 @@ def test_state_survives_a_restart(serve, monkeypatch, how):
 def test_the_context_manager_restores_the_environment(monkeypatch):
     from airflow_provider_snowml.local import LocalSnowflake
 
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    settings = ("REQUESTS_CA_BUNDLE", "SNOWFLAKE_DISABLE_PLATFORM_DETECTION")
+    for name in settings:
+        monkeypatch.delenv(name, raising=False)
     with LocalSnowflake() as local:
         pid = local.address.pid
-        assert os.environ["REQUESTS_CA_BUNDLE"] == local.address.bundle
+        assert [os.environ[name] for name in settings] == [local.address.bundle, "true"]
         directory = local.data_dir
-    assert "REQUESTS_CA_BUNDLE" not in os.environ
+    assert not {*settings} & {*os.environ}
     assert not directory.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -159,16 +159,23 @@ def test_files_that_are_no_model(hook, schema, task_context, tmp_path, monkeypat
     assert hook.rows(f"SHOW MODELS IN SCHEMA {schema}") == []
 
 
-def test_a_model_of_mlflow(hook, task_context, tmp_path, rows) -> None:
+@pytest.mark.parametrize("kept", ["directory", "registry"])
+def test_a_model_of_mlflow(hook, task_context, tmp_path, rows, monkeypatch, kept) -> None:
     mlflow = pytest.importorskip("mlflow")
     from sklearn.linear_model import LinearRegression
 
     model = LinearRegression().fit(rows, rows["A"] * 2)
     signature = mlflow.models.infer_signature(rows, model.predict(rows))
-    mlflow.sklearn.save_model(
-        model, tmp_path / "saved", signature=signature, serialization_format="cloudpickle"
-    )
-    arguments = {"mlflow_model_uri": str(tmp_path / "saved"), "sample_input_data": None}
+    saved = {"sk_model": model, "signature": signature, "serialization_format": "cloudpickle"}
+    if kept == "directory":
+        uri = str(tmp_path / "saved")
+        mlflow.sklearn.save_model(**saved, path=uri)
+    else:
+        uri = "models:/churn/1"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        monkeypatch.chdir(tmp_path)  # where MLflow keeps its artifacts
+        mlflow.sklearn.log_model(**saved, name="churn", registered_model_name="churn")
+    arguments = {"mlflow_model_uri": uri, "sample_input_data": None}
     result = register(**arguments, task="TABULAR_REGRESSION").execute(task_context("register"))
     assert result["functions"] == ["predict"]
     (row,) = hook.rows("SELECT MODEL(FOUND, V1)!PREDICT(3, 0.375) AS R")
