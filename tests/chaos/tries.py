@@ -11,6 +11,7 @@ What a task instance keeps from one process to the next is in a directory of its
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -151,13 +152,15 @@ def _load_everything() -> None:
     import model_tasks  # noqa: F401
     import snowflake.ml.model
     import snowflake.ml.registry
-    import snowflake.snowpark  # noqa: F401
+    import snowflake.snowpark
+    from airflow.sdk.execution_time import cache, supervisor  # noqa: F401
     from airflow.triggers import shared_stream  # noqa: F401
 
     import airflow_provider_snowml.operators.inference
     import airflow_provider_snowml.sensors.inference  # noqa: F401
     from airflow_provider_snowml.hooks import loading
 
+    gc.freeze()  # what is loaded here is no garbage of the forks
     loading._LOCK_WAIT = 0.1  # the waiting for a lock would take most of the matrix' time
 
 
