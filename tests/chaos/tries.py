@@ -152,7 +152,7 @@ def _load_everything() -> None:
     import model_tasks  # noqa: F401
     import snowflake.ml.model
     import snowflake.ml.registry
-    import snowflake.snowpark
+    import snowflake.snowpark  # noqa: F401
     from airflow.sdk.execution_time import cache, supervisor  # noqa: F401
     from airflow.triggers import shared_stream  # noqa: F401
 
