@@ -372,6 +372,28 @@ class Retire(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuspendIdle(Step):
+    """:class:`.SnowMLSuspendIdleOperator`.
+
+    :param compute_pools: the compute pools that may be suspended.
+    :param service_names: the services that may be, as far as they are named.
+    """
+
+    uses_warehouse = False
+
+    compute_pools: str | Sequence[str] = ()
+    service_names: str | Sequence[str] = ()
+
+    def needs(self, default: SchemaName) -> list[Need]:
+        """OPERATE on each of them."""
+        pools = [Need("COMPUTE POOL", _identifier(it), ("OPERATE",)) for it in _texts(self.compute_pools)]
+        services = [
+            need for it in _texts(self.service_names) for need in _on("SERVICE", it, default, "OPERATE")
+        ]
+        return pools + services
+
+
+@dataclass(frozen=True, kw_only=True)
 class Query(Step):
     """Any other SQL.
 

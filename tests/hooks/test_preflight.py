@@ -22,6 +22,7 @@ from airflow_provider_snowml.core.preflight_steps import (
     RunBatch,
     RunModel,
     RunSchema,
+    SuspendIdle,
 )
 from airflow_provider_snowml.core.privileges import Need
 from airflow_provider_snowml.exceptions import InsufficientPrivilegesError, InvalidNameError
@@ -173,6 +174,18 @@ def test_what_an_earlier_step_makes_need_not_be_there(pipeline, scoring) -> None
     assert [finding.text.split(",")[0] for finding in missing.of("object")] == [
         f"model {schema}.PREFLIGHT_NEW"
     ]
+
+
+def test_suspending_what_is_idle(pipeline, scoring) -> None:
+    pipeline.grant_places()
+    plan = [SuspendIdle(compute_pools=scoring.pool, service_names=["NO_SERVICE"])]
+    report = pipeline.hook.preflight(plan)
+    assert report.grants == [f"GRANT OPERATE ON COMPUTE POOL {scoring.pool} TO ROLE {pipeline.role}"]
+    assert [finding.text.split(",")[0] for finding in report.of("object")] == [
+        f"service {scoring.schema}.NO_SERVICE"
+    ]
+    pipeline.grant(f"GRANT OPERATE ON COMPUTE POOL {scoring.pool}")
+    assert not pipeline.hook.preflight([SuspendIdle(compute_pools=scoring.pool)]).findings
 
 
 def test_what_was_granted_to_a_role_of_the_role_counts(pipeline, scoring) -> None:

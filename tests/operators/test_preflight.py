@@ -209,6 +209,7 @@ PLAN = {
     "Retire": ({"model_name": "M"}, ["SnowMLPruneModelVersionsOperator", "SnowMLDeleteModelOperator"]),
     "Update": ({"model_name": "M", "tags": {"T": "x"}}, ["SnowMLUpdateModelOperator"]),
     "Export": ({"model_name": "M", "path": "@S/x"}, ["SnowMLExportModelOperator"]),
+    "SuspendIdle": ({"compute_pools": "P", "service_names": ["V"]}, ["SnowMLSuspendIdleOperator"]),
     "Query": ({}, []),
 }
 
