@@ -375,6 +375,7 @@ def test_the_grants_of_the_page_are_enough(local_snowflake, airflow_conn) -> Non
                 Deploy(model_name="CHURN", ingress_enabled=True, **service),
                 Monitor(model_name="CHURN", source="CHURN_SCORES", baseline="SCORED"),
                 Retire(model_name="CHURN"),
+                SuspendIdle(compute_pools="ML_POOL"),
             ]
         )
         assert not report.findings, str(report)
