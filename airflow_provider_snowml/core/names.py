@@ -274,3 +274,16 @@ def refuse_dollar_quotes(text: str, *, what: str) -> str:
             f"The {what} holds $$ or ends in $, which would end snowflake-ml's quoting of it."
         )
     return text
+
+
+def refuse_single_quotes(*names: str) -> None:
+    """Refuse names of models and versions that snowflake-ml would write between quotes as they are.
+
+    :raises InvalidNameError: if one holds ``'`` or a backslash.
+    """
+    for name in names:
+        if "'" in name or "\\" in name:
+            raise InvalidNameError(
+                f"The name {name!r} holds ' or \\, which snowflake-ml does not escape where it looks for "
+                "models and versions: give it another name."
+            )

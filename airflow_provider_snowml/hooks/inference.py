@@ -72,7 +72,7 @@ def predictions(
     :param strict_input_validation: whether the input's values are checked too. That is one query on it.
     :raises InvalidArgumentError: if snowflake-ml refuses the input or a parameter.
     """
-    version = hook.registry(session, ref.model.parent).get_model(ref.model.name.sql).version(ref.version_sql)
+    version = hook.model_version(session, ref.model, ref.version)
     where: dict[str, Any] = {"service_name": service.sql} if service is not None else {}
     if partition_column is not None:
         where["partition_column"] = partition_column.sql

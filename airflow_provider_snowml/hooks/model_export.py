@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow_provider_snowml.core.model_retention import CORTEX_FINETUNED
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, literal
+from airflow_provider_snowml.core.names import QualifiedName, literal
 from airflow_provider_snowml.exceptions import ModelNotExportableError
 from airflow_provider_snowml.hooks.errors import mapped_errors
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
@@ -39,8 +39,7 @@ def download_version(
     from snowflake.ml.model import ExportMode
 
     with hook.session() as session, mapped_errors():
-        found = hook.registry(session, model.parent).get_model(model.name.sql)
-        exported = found.version(Identifier.of(version).sql)
+        exported = hook.model_version(session, model, version)
         exported.export(str(directory), export_mode=ExportMode(export_mode))
     files = (path for path in sorted(directory.rglob("*")) if path.is_file())
     return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}

@@ -29,6 +29,7 @@ from airflow_provider_snowml.core.names import (
     StageLocation,
     literal,
     refuse_personal_database,
+    refuse_single_quotes,
 )
 from airflow_provider_snowml.core.snowsight import query_page
 from airflow_provider_snowml.exceptions import (
@@ -44,6 +45,7 @@ from airflow_provider_snowml.hooks.query_tag import merged_tag, task_tag
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
+    from snowflake.ml.model import ModelVersion
     from snowflake.ml.registry import Registry
     from snowflake.snowpark import Session
 
@@ -244,6 +246,19 @@ class SnowMLHook(SnowflakeHook):
         schema = schema or self.default_schema()
         with mapped_errors():
             return Registry(session=session, database_name=schema.database.sql, schema_name=schema.schema.sql)
+
+    def model_version(self, session: Session, model: QualifiedName, version: str) -> ModelVersion:
+        """snowflake-ml's own object of a version.
+
+        :param session: an open session.
+        :param model: the model.
+        :param version: the version's resolved name.
+        :raises InvalidNameError: for names that snowflake-ml can't look for.
+        """
+        refuse_single_quotes(model.name.name, version)
+        with mapped_errors():
+            found = self.registry(session, model.parent).get_model(model.name.sql)
+            return found.version(Identifier.of(version).sql)
 
     def model_versions(self, model: QualifiedName | str) -> list[ModelVersionInfo] | None:
         """The model's versions with their aliases, oldest first; ``None`` if there is no such model.

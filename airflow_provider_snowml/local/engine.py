@@ -19,13 +19,12 @@ import duckdb
 import pyarrow as pa
 import snowflake.connector.errors
 import sqlglot
-from fakesnow import info_schema, macros, transforms
+from fakesnow import info_schema, macros
 from fakesnow.fakes import FakeSnowflakeConnection
 from fakesnow.instance import FakeSnow
-from fakesnow.transforms import stage as fakesnow_stage
 from sqlglot import exp
 
-from . import grants, model_calls, results
+from . import fakesnow_fixes, grants, model_calls, results
 from .catalog import LOADED_FILES, Qualified
 from .engine_errors import translate
 from .errors import SnowflakeError, does_not_exist, unsupported
@@ -60,13 +59,7 @@ _PROPERTIES = (
 _THREADS = 8
 _ATTEMPTS = 50
 
-# fakesnow casts what is summed to DOUBLE, in case it is text. Sums of whole numbers must stay
-# whole; text has to be cast by whoever writes the statement.
-transforms.numeric_agg_implicit_cast = lambda expression: expression
-
-# On import fakesnow makes a directory for stages of its own; ours lie in the data directory.
-with contextlib.suppress(OSError):
-    Path(fakesnow_stage.LOCAL_BUCKET_PATH).rmdir()
+fakesnow_fixes.apply()
 
 
 @dataclass
@@ -189,6 +182,8 @@ class Engine:
                 raise does_not_exist("Database", database)
             if name in self.schemas(database):
                 return False
+            if "'" in name:  # fakesnow writes it between quotes as it is
+                raise unsupported(f"schema name {name}")
             self._fake.duck_conn.execute(f"CREATE SCHEMA {quote(database)}.{quote(name)}")
             return True
 

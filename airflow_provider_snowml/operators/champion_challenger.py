@@ -20,7 +20,7 @@ from airflow_provider_snowml.core.champion_challenger import (
 )
 from airflow_provider_snowml.core.lineage import Lineage, model_version, tables
 from airflow_provider_snowml.core.model_ref import ModelVersionRef, check_columns
-from airflow_provider_snowml.core.names import QualifiedName, SchemaName
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName, refuse_single_quotes
 from airflow_provider_snowml.core.registration import plain_metrics
 from airflow_provider_snowml.exceptions import InvalidArgumentError, ModelVersionNotFoundError
 from airflow_provider_snowml.hooks.evaluation import evaluate, metric_of_slice, predictions_query
@@ -220,6 +220,8 @@ class SnowMLChampionChallengerOperator(SnowMLOperator, BranchMixIn):
             challenger = hook.resolve_version(model, self.challenger_version)
             champion = self._champion(hook, model)
             columns = hook.columns(query)
+            if as_text(self.stored_as):
+                refuse_single_quotes(model.name.name, challenger.version)
             contestants = [challenger]
             if champion is not None and champion.version != challenger.version:
                 contestants.append(champion)
@@ -343,8 +345,7 @@ class SnowMLChampionChallengerOperator(SnowMLOperator, BranchMixIn):
             "challenger": asdict(own),
             "champion": asdict(other) if other else None,
         }
-        registry = hook.registry(session, challenger.model.parent)
-        version = registry.get_model(challenger.model.name.sql).version(challenger.version_sql)
+        version = hook.model_version(session, challenger.model, challenger.version)
         for key, plain in plain_metrics({name: value}).items():
             version.set_metric(key, plain)
 

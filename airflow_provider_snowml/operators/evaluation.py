@@ -152,17 +152,17 @@ class SnowMLEvaluateModelOperator(SnowMLOperator):
             ref = hook.resolve_version(model, self.version_name)
             function = ref.function(self.function_name)
             check_columns(function, hook.columns(query), source=source)
+            stored_as = as_text(self.stored_as)
+            version = hook.model_version(session, model, ref.version) if stored_as else None
             predictions = predictions_query(hook, session, ref, function, query, self.inference_params)
             columns = hook.columns(predictions)
             evaluation = evaluation_of(self, session, metrics, columns, bins=self.calibration_bins)
             result = evaluate(hook, evaluation, predictions)
             query_id = hook.query_id
-            stored_as = as_text(self.stored_as)
-            if stored_as:
+            if version is not None and stored_as:
                 # The labels in it are the table's.
                 ((name, value),) = plain_metrics({stored_as: result}).items()
-                registry = hook.registry(session, model.parent)
-                registry.get_model(model.name.sql).version(ref.version_sql).set_metric(name, value)
+                version.set_metric(name, value)
         self.log.info("%s %s on %d rows: %s", model, ref.version, result["rows"], result["metrics"])
         return self.done(
             {"model": model.sql, "version": ref.version, **result},

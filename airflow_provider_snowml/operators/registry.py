@@ -16,7 +16,13 @@ from airflow_provider_snowml.core.lineage import Lineage, directory, model_versi
 from airflow_provider_snowml.core.model_artifact import LOG_MODEL_ARGUMENTS, ModelArtifact
 from airflow_provider_snowml.core.model_limits import check_tag_value, check_version_count, parse_version_name
 from airflow_provider_snowml.core.model_ref import ModelVersionInfo, next_version_name
-from airflow_provider_snowml.core.names import Identifier, QualifiedName, SchemaName, refuse_dollar_quotes
+from airflow_provider_snowml.core.names import (
+    Identifier,
+    QualifiedName,
+    SchemaName,
+    refuse_dollar_quotes,
+    refuse_single_quotes,
+)
 from airflow_provider_snowml.core.preflight_steps import Register
 from airflow_provider_snowml.core.privileges import resolved
 from airflow_provider_snowml.core.registration import (
@@ -300,6 +306,8 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
                 replaces = drop_statement(model, version, only=len(names) == 1)
             else:
                 check_version_count(model, len(names))
+            if source != "source_model":
+                refuse_single_quotes(model.name.name, version)
             self._check_privileges(hook, work, tags, is_there=versions is not None)
             self.log.info("Making version %s of %s from its %s.", version, model, source)
             if source == "source_model":

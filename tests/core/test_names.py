@@ -14,6 +14,7 @@ from airflow_provider_snowml.core.names import (
     StageLocation,
     literal,
     refuse_dollar_quotes,
+    refuse_single_quotes,
     value_sql,
 )
 from airflow_provider_snowml.exceptions import InvalidArgumentError, InvalidNameError, PersonalDatabaseError
@@ -142,6 +143,13 @@ def test_dollar_quotes_are_refused() -> None:
         refuse_dollar_quotes("a $$; DROP", what="comment")
     with pytest.raises(InvalidNameError, match=r"ends in \$"):
         refuse_dollar_quotes("in US$", what="comment")
+
+
+@pytest.mark.parametrize("name", ["it's", "a\\b"])
+def test_what_snowflake_ml_does_not_escape_is_refused(name) -> None:
+    refuse_single_quotes("CHURN", 'say "V1" $$ % ;')
+    with pytest.raises(InvalidNameError, match="snowflake-ml does not escape"):
+        refuse_single_quotes("CHURN", name)
 
 
 def unescaped(sql: str) -> str | None:

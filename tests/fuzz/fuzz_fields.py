@@ -76,12 +76,9 @@ EVALUATION = {
 }
 
 
-def metric_names(world: World, _: Any) -> set[str]:
-    return set(world.metrics("V2"))
-
-
-def drop_metrics(world: World, _: str) -> None:
-    world.reset_model()
+def metric_name(world: World, _: Any) -> str:
+    """The only metric's; nothing if there is none."""
+    return next(iter(world.metrics("V2")), "")
 
 
 def made(what: str, drop: str = "", **others: Any) -> Field:
@@ -170,7 +167,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "model_name": MODEL,
         "version_name": VERSION,
         **EVALUATION,
-        "stored_as": Field("made", found=metric_names, drop=drop_metrics),
+        "stored_as": Field("text", found=metric_name),
     },
     "SnowMLChampionChallengerOperator": {
         "model_name": MODEL,
@@ -180,7 +177,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         **dict.fromkeys(("metric", "floor", "min_margin", "min_rows"), LOOKUP),
         "slices": CODE,
         "max_slice_loss": LOOKUP,
-        "stored_as": Field("made", found=metric_names, drop=drop_metrics),
+        "stored_as": Field("text", found=metric_name),
     },
     "SnowMLPromoteModelOperator": {
         "model_name": MODEL,

@@ -160,7 +160,11 @@ class World:
             "files": sorted((row["name"], row["size"]) for row in self.rows("LIST @ST")),
         }
         for what in ("TABLES", "VIEWS", "STAGES", "TAGS", "MODEL MONITORS", "SERVICES", "MODELS"):
-            found[what] = sorted((row["name"], row.get("comment")) for row in self.rows(f"SHOW {what}"))
+            found[what] = sorted(
+                (row["name"], row.get("comment"))
+                for row in self.rows(f"SHOW {what}")
+                if not row["name"].startswith("MODEL_BUILD_")  # an image stays where it was built
+            )
         for name, _ in found["TABLES"]:
             found[f"rows of {name}"] = sorted(self.rows(f"SELECT * FROM {quote(name)}"), key=str)
         for name, _ in found["MODELS"]:

@@ -30,7 +30,6 @@ from airflow_provider_snowml.exceptions import (
     StatementError,
 )
 from airflow_provider_snowml.get_provider_info import get_provider_info
-from airflow_provider_snowml.local.grammar import quote
 
 
 def operators() -> dict[str, type]:
@@ -47,6 +46,10 @@ def operators() -> dict[str, type]:
 
 
 OPERATORS = operators()
+RESET = (
+    *("SnowMLPromoteModelOperator", "SnowMLUpdateModelOperator"),
+    *("SnowMLEvaluateModelOperator", "SnowMLChampionChallengerOperator"),
+)
 KNOWN = (ObjectExistsError, InsufficientPrivilegesError)
 OF_VALUES = (100038,)  # a text that is compared with numbers
 WHOLE = int(os.environ.get("FUZZ_TEXTS", "0"))  # for each operator
@@ -106,6 +109,7 @@ def test_what_is_accepted_arrives_and_nothing_else_changes(world, operator, trie
         tried["tried"] += 1
         tried["accepted"] += Attempt(world, operator, name, field, text).check()
 
+    world.reset()
     before = world.snapshot()
     for name in fields:
         attempt(name, FIELDS[operator][name], NASTY)
@@ -221,9 +225,9 @@ class Attempt:
                 is_free = False
         try:
             result = self._run(must_be_found=is_free)
-            if result is not None and kind in ("model", "version") and kind in result and is_free:
-                full = f"{self.world.schema}.{quote_if_needed(name)}" if kind == "model" else name
-                assert result[kind] == full
+            if result is not None and self.name == f"{kind}_name" and kind in result and is_free:
+                found = resolved(result[kind]) if kind == "model" else None
+                assert (found.name if found else result[kind]) == name
         finally:
             if is_free:
                 getattr(self.world, f"drop_{kind}")(name)
@@ -236,7 +240,7 @@ class Attempt:
         result = self._run()
         made = self.field.found(self.world, result or {}) - before
         try:
-            if result is None:
+            if result is None or not self.text:  # nothing is the same as left out
                 assert not made
             else:
                 name = resolved(self.text)
@@ -292,9 +296,5 @@ class Attempt:
             self.world.hook.rows(f"USE SCHEMA {self.world.schema}")  # CREATE SCHEMA uses the new one
         elif self.operator == "SnowMLExportModelOperator":
             self.world.rows("REMOVE @ST/exports/")
-        elif self.operator in ("SnowMLPromoteModelOperator", "SnowMLUpdateModelOperator"):
+        elif self.operator in RESET:
             self.world.reset_model()
-
-
-def quote_if_needed(name: str) -> str:
-    return name if re.fullmatch("[A-Z_][A-Z0-9_$]*", name) else quote(name)

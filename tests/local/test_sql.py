@@ -64,6 +64,18 @@ def test_dml_counts(cursor):
     assert cursor.execute("SELECT COUNT(*) FROM t").fetchone() == (0,)
 
 
+def test_names_with_quotes(cursor):
+    for name in ("it's", "a'b\"c\\d$$;--"):
+        quoted = '"' + name.replace('"', '""') + '"'
+        made = f"CREATE TABLE {quoted} ({quoted} VARCHAR(10)) COMMENT = 'it''s'"
+        assert cursor.execute(made).fetchone() == (f"Table {name} successfully created.",)
+        assert [row[:2] for row in cursor.execute(f"DESCRIBE TABLE {quoted}")] == [(name, "VARCHAR(10)")]
+        assert name in [row[1] for row in cursor.execute("SHOW TABLES")]
+        assert cursor.execute(f"DROP TABLE {quoted}").fetchone() == (f"{name} successfully dropped.",)
+    with pytest.raises(ProgrammingError, match="Unsupported feature 'schema name it's'"):
+        cursor.execute('CREATE SCHEMA "it\'s"')
+
+
 def test_views(cursor):
     cursor.execute("CREATE TABLE t AS SELECT 1 AS a")
     cursor.execute("CREATE VIEW v AS SELECT a + 1 AS b FROM t")
