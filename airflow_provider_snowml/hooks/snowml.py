@@ -317,7 +317,8 @@ class SnowMLHook(SnowflakeHook):
             f"SHOW VERSIONS LIKE {literal(version)} IN MODEL {model.sql}", statement_params=_WITH_DETAILS
         )
         text = next((row.get("model_spec") for row in details if row["name"] == version), None)
-        return (yaml.safe_load(text) if text else None) or {}
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+        return (yaml.load(text, Loader=loader) if text else None) or {}
 
     # -- stages and compute pools -----------------------------------------------------------------------
 
