@@ -242,7 +242,7 @@ def spec_text(session: Session, model: Model, version: Version) -> str | None:
 
 @lru_cache(1000)
 def attributes(spec: str | None) -> dict[str, Any]:
-    """The ``model_attributes`` column. Kept, since reading YAML takes longer than all else of SHOW VERSIONS."""
+    """The ``model_attributes`` column. Kept: reading YAML takes longer than all else of SHOW VERSIONS."""
     found = yaml.safe_load(spec) if spec else {}
     return {
         "framework": found.get("model_type"),
