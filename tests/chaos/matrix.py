@@ -93,7 +93,7 @@ class Matrix:
         """Live a case, and note what is not as it must be."""
         slot = self._slots.get()
         try:
-            case.name = f"C{next(self._numbers):04d}"
+            case.name = f"K{next(self._numbers):04d}"  # K is in no hash of another job
             subject = SUBJECTS[case.subject](case.name, self.control, slot, self._directory / case.name)
             self._live(case, subject, mutation)
             self.control.forget_faults_of(case.name)

@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
 def sdk_statement(case: dict[str, Any]) -> str:
     from snowflake.ml._internal.utils.sql_identifier import SqlIdentifier
     from snowflake.ml.model._client.ops.service_ops import build_inference_job_service_yaml
-    from snowflake.ml.model._client.service.inference_job_service_spec import _InternalInputSpec
+    from snowflake.ml.model._client.service import inference_job_service_spec
     from snowflake.ml.model._client.sql.service import build_execute_inference_job_service_sql
     from snowflake.ml.model.batch_inference import (
         ImageBuildSpec,
@@ -67,7 +67,7 @@ def sdk_statement(case: dict[str, Any]) -> str:
     inference = pick(num_workers="num_workers", max_batch_rows="max_batch_rows")
     image = pick(image_repo="image_repo", force_rebuild="force_rebuild")
     text = build_inference_job_service_yaml(
-        input_spec=_InternalInputSpec(**input_) if input_ else None,
+        input_spec=inference_job_service_spec._InternalInputSpec(**input_) if input_ else None,
         output_spec=OutputSpec(
             stage_location=BASE["output_location"].sql, mode=SaveMode(case.get("save_mode", "error"))
         ),
@@ -92,6 +92,10 @@ def sdk_statement(case: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_it_is_what_the_sdk_sends(case: dict[str, Any]) -> None:
+    from snowflake.ml.model._client.service import inference_job_service_spec
+
+    if not hasattr(inference_job_service_spec, "_InternalInputSpec"):
+        pytest.skip("1.x makes its statement elsewhere; test_batch_contract.py compares what it sends")
     assert BatchStatement(**BASE, **case).sql() == sdk_statement(case)
 
 
