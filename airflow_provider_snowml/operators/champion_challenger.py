@@ -220,12 +220,11 @@ class SnowMLChampionChallengerOperator(SnowMLOperator, BranchMixIn):
             challenger = hook.resolve_version(model, self.challenger_version)
             champion = self._champion(hook, model)
             columns = hook.columns(query)
-            if as_text(self.stored_as):
-                refuse_single_quotes(model.name.name, challenger.version)
             contestants = [challenger]
             if champion is not None and champion.version != challenger.version:
                 contestants.append(champion)
             for version in contestants:
+                refuse_single_quotes(model.name.name, version.version)
                 check_columns(version.function(self.function_name), columns, source=source)
             rows = temporary_name(default)
             hook.rows(f"CREATE TEMPORARY TABLE {rows.sql} AS {query}")

@@ -225,7 +225,8 @@ class Attempt:
                 is_free = False
         try:
             result = self._run(must_be_found=is_free)
-            if result is not None and self.name == f"{kind}_name" and kind in result and is_free:
+            is_named = kind in ("model", "version") and not self.name.startswith("source_")
+            if result is not None and is_named and kind in result and is_free:
                 found = resolved(result[kind]) if kind == "model" else None
                 assert (found.name if found else result[kind]) == name
         finally:

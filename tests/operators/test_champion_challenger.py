@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from airflow_provider_snowml.exceptions import (
     EvaluationError,
     InvalidArgumentError,
+    InvalidNameError,
     ModelVersionNotFoundError,
 )
 from airflow_provider_snowml.operators.champion_challenger import SnowMLChampionChallengerOperator
@@ -187,6 +188,14 @@ def test_what_makes_no_sense_is_refused(scoring, contest, arguments, error, says
     task = dag.get_task("contest")
     with pytest.raises(error, match=says):
         task.execute({"ti": SimpleNamespace(task=task, map_index=-1)})
+
+
+def test_a_name_that_snowflake_ml_cannot_look_for_is_refused_first(scoring, contest) -> None:
+    contest.hook.rows("""ALTER MODEL CONTEST ADD VERSION "V'1" FROM MODEL CONTEST VERSION GOOD""")
+    for role in ("challenger_version", "champion_version"):
+        task = make_dag(**{role: '"V\'1"', "input_query": "SELECT F1, F2, 1 / 0 AS LATE FROM CONTESTED"})
+        with pytest.raises(InvalidNameError, match="does not escape"):
+            task.get_task("contest").execute({"ti": SimpleNamespace(task=task, map_index=-1)})
 
 
 DAG_FILE = """

@@ -14,7 +14,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from airflow_provider_snowml.core.model_evaluation import Evaluation
 from airflow_provider_snowml.core.names import Identifier
-from airflow_provider_snowml.exceptions import EvaluationError, InputColumnsError, InvalidArgumentError
+from airflow_provider_snowml.exceptions import (
+    EvaluationError,
+    InputColumnsError,
+    InvalidArgumentError,
+    InvalidNameError,
+)
 from airflow_provider_snowml.hooks.evaluation import evaluate
 from airflow_provider_snowml.operators.evaluation import SnowMLEvaluateModelOperator
 
@@ -235,3 +240,10 @@ def test_the_r2_of_equal_values(scoring, rows, r2) -> None:
 def test_what_makes_no_sense_is_refused(scoring, models, task_context, arguments, error, says) -> None:
     with pytest.raises(error, match=says):
         evaluation("BINARY", **arguments).execute(task_context("evaluate"))
+
+
+def test_a_name_that_snowflake_ml_cannot_look_for_is_refused_first(scoring, models, task_context) -> None:
+    models.hook.rows("""ALTER MODEL EVAL_BINARY ADD VERSION "V'1" FROM MODEL EVAL_BINARY VERSION V1""")
+    arguments = {**LATE, "version_name": '"V\'1"'}
+    with pytest.raises(InvalidNameError, match="does not escape"):
+        evaluation("BINARY", **arguments, threshold="half").execute(task_context("evaluate"))

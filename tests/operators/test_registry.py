@@ -232,6 +232,11 @@ def test_bad_input(hook, schema, task_context) -> None:
         run(version_name="v 1")
     with pytest.raises(InvalidNameError, match="aliases that Snowflake itself gives"):
         run(version_name="last")
+    with pytest.raises(InvalidNameError, match="does not escape"):
+        run(version_name='"V\'1"')
+    with pytest.raises(InvalidNameError, match="does not escape"):
+        run(model_name='"back\\slash"')
+    assert CALLS == []
     with pytest.raises(InvalidNameError, match="no valid model name"):
         run(model_name="a.b.c.d")
     with pytest.raises(PersonalDatabaseError):
