@@ -7,6 +7,7 @@ import inspect
 import itertools
 import os
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -118,6 +119,18 @@ def session(parameters) -> Iterator:
     session = Session.builder.configs(parameters).create()
     yield session
     session.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_session_without_connection() -> Iterator[None]:
+    """Snowpark's sessions are closed, not only their connections.
+
+    From one of the others, snowflake-ml's telemetry copies what it has not sent, at every call, into itself:
+    it doubles until the memory is full.
+    """
+    yield
+    if snowpark := sys.modules.get("snowflake.snowpark.session"):
+        assert [session for session in snowpark._active_sessions if session.connection.is_closed()] == []
 
 
 @pytest.fixture(scope="session")

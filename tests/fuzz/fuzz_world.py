@@ -51,6 +51,12 @@ class OneSession(SnowMLHook):
             self._only.close = lambda: None
         return self._only
 
+    def end(self) -> None:
+        """Close it for good."""
+        if self._only is not None:
+            del self._only.close
+            self._only.close()
+
 
 class World:
     """A schema of its own with models, tables, a view, a stage and a tag.

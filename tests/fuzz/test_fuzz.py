@@ -77,6 +77,7 @@ def world(scoring_schema, local_snowflake):
         logging.disable(logging.WARNING)
         with world.hook.open_connection():
             yield world
+            world.hook.end()
         logging.disable(logging.NOTSET)
         connection.cursor().execute(f"DROP SCHEMA {world.schema}")
 
