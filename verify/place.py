@@ -162,7 +162,8 @@ class Place:
         :param changes: of the statement's arguments.
         """
         self.model()
-        location = self.stage(f"in/{name}")
+        # A second job of a name leaves the first one's input alone.
+        location = self.stage(f"in/{name}/{uuid.uuid4().hex}")
         self.hook.copy_into_location(
             location, f"SELECT {seconds or 0}::FLOAT AS F1" + (" WHERE FALSE" if seconds is None else "")
         )

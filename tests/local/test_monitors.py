@@ -65,7 +65,7 @@ def test_create_show_describe_drop(execute, scored, schema):
             BASELINE="SCORED", SEGMENT_COLUMNS="('PART')", CUSTOM_METRIC_COLUMNS="('EXTRA')", COMMENT="'c'"
         )
     )
-    (shown,) = execute("SHOW MODEL MONITORS LIKE 'mo%'")
+    (shown,) = execute(f"SHOW MODEL MONITORS LIKE 'mo%' IN SCHEMA {schema}")
     created = shown.pop("created_on")
     assert created.tzinfo is not None
     table = {"name": "SCORED", "database_name": database, "schema_name": name, "status": "ACTIVE"}
@@ -130,7 +130,7 @@ def test_create_again(execute, scored):
     assert e.value.errno == 2002
     execute(create("OTHER", VERSION="v2"))
     execute(create(verb="CREATE OR REPLACE MODEL MONITOR", REFRESH_INTERVAL="'90 minutes'"))
-    shown = {row["name"]: row for row in execute("SHOW MODEL MONITORS")}
+    shown = {row["name"]: row for row in execute("SHOW MODEL MONITORS IN SCHEMA")}
     assert {name: row["refresh_interval"] for name, row in shown.items()} == {
         "MON": "90 minutes",
         "OTHER": "1 hour",
