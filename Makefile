@@ -45,8 +45,8 @@ down: ## End what `make up` started; its data stay
 env: ## Write the secrets of docker-compose.yaml into .env, unless it is there
 	@$(PYTHON) scripts/write_env.py
 
-# Two workers, each with a local Snowflake of its own: most tests wait more than they compute.
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Three workers, each with a local Snowflake of its own: most tests wait more than they compute.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## Run the tests; SNOWML=1.54 with the last snowflake-ml-python 1.x
 	$(CLEAN) $(BIN)/python -m pytest $(PYTEST_ARGS) $(SELECTED)
