@@ -306,8 +306,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
                 replaces = drop_statement(model, version, only=len(names) == 1)
             else:
                 check_version_count(model, len(names))
-            if source != "source_model":
-                refuse_single_quotes(model.name.name, version)
+            refuse_single_quotes(model.name.name, version)
             self._check_privileges(hook, work, tags, is_there=versions is not None)
             self.log.info("Making version %s of %s from its %s.", version, model, source)
             if source == "source_model":

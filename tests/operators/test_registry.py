@@ -236,6 +236,8 @@ def test_bad_input(hook, schema, task_context) -> None:
         run(version_name='"V\'1"')
     with pytest.raises(InvalidNameError, match="does not escape"):
         run(model_name='"back\\slash"')
+    with pytest.raises(InvalidNameError, match="does not escape"):
+        run(model_name='"it\'s"', source_model="NOWHERE", python_callable=None)
     assert CALLS == []
     with pytest.raises(InvalidNameError, match="no valid model name"):
         run(model_name="a.b.c.d")
