@@ -19,7 +19,7 @@ from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralError, TaskDeferred
 
 from airflow_provider_snowml.core.batch_poller import Statement
-from airflow_provider_snowml.core.names import QualifiedName, StageLocation
+from airflow_provider_snowml.core.names import Identifier, QualifiedName, StageLocation
 from airflow_provider_snowml.exceptions import (
     BatchJobCancelledError,
     BatchJobConflictError,
@@ -32,6 +32,7 @@ from airflow_provider_snowml.hooks.batch_jobs import (
     end_job,
     is_starting,
     kill_job,
+    log_tail,
     manifest_of_output,
     write_manifest,
 )
@@ -84,6 +85,17 @@ def jobs(scoring: Any, prefix: str) -> dict[str, str]:
     with hook.open_connection():
         found = hook.list_jobs(hook.default_schema(), f"SNOWML_{prefix.upper()}_")
     return {name.rsplit("_", 1)[1]: status for name, status in found.items()}
+
+
+def printed(scoring: Any, prefix: str) -> str:
+    """What a task's first attempt has printed."""
+    hook = scoring.hook()
+    with hook.open_connection():
+        schema = hook.default_schema()
+        names = hook.list_jobs(schema, f"SNOWML_{prefix.upper()}_")
+        return "".join(
+            log_tail(hook, QualifiedName(schema.database, schema.schema, Identifier(name))) for name in names
+        )
 
 
 def wait_for(condition: Any, what: str, seconds: float = 240) -> Any:
@@ -143,7 +155,7 @@ def test_sigterm_cancels_the_job_before_sigkill_comes(scoring, airflow_db, tmp_p
     log = tmp_path / "log"
     worker = start(scoring, "terminated", log, stream_logs=False)
     try:
-        wait_for(lambda: jobs(scoring, "terminated_score") == {"A1": "RUNNING"}, "the job running")
+        wait_for(lambda: "waiting 120.0 seconds" in printed(scoring, "terminated_score"), "the job at work")
         os.kill(worker.pid, signal.SIGTERM)
         # As much longer as everything takes on a machine that has more to do than cores.
         time.sleep(SUPERVISOR_GRACE * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
