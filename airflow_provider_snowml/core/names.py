@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -287,3 +288,19 @@ def refuse_single_quotes(*names: str) -> None:
                 f"The name {name!r} holds ' or \\, which snowflake-ml does not escape where it looks for "
                 "models and versions: give it another name."
             )
+
+
+def refuse_look_alikes(name: str, others: Iterable[str]) -> None:
+    """Refuse a name that snowflake-ml takes for another's: it looks with ``LIKE``, and escapes nothing.
+
+    :param name: the resolved name of a model or version.
+    :param others: what else there is, the name itself perhaps among it.
+    :raises InvalidNameError: if one of them fits, ``_`` being any character and ``%`` any text.
+    """
+    anything = {"_": ".", "%": ".*"}
+    pattern = re.compile("".join(anything.get(c) or re.escape(c) for c in name), re.IGNORECASE | re.DOTALL)
+    if alike := sorted(other for other in others if other != name and pattern.fullmatch(other)):
+        raise InvalidNameError(
+            f"There is {', '.join(map(repr, alike))}, for which snowflake-ml takes {name!r}: it looks for "
+            "models and versions with LIKE, where _ is any character and % any text. Give it another name."
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_snowml.core.model_artifact import ModelArtifact
 from airflow_provider_snowml.core.names import Identifier, QualifiedName
 from airflow_provider_snowml.core.registration import PredictionCheck, Registration
-from airflow_provider_snowml.exceptions import ModelVerificationError
+from airflow_provider_snowml.exceptions import InvalidNameError, ModelVerificationError
 from airflow_provider_snowml.hooks.errors import mapped_errors
 
 if TYPE_CHECKING:
@@ -137,5 +137,21 @@ def registry_of(session: Session, model: QualifiedName) -> Registry:
 def version_of(session: Session, registration: Registration) -> ModelVersion:
     """The version that was registered."""
     model = QualifiedName.parse(registration.model)
-    found = registry_of(session, model).get_model(model.name.sql)
-    return found.version(Identifier.of(registration.version).sql)
+    return find_version(registry_of(session, model), model, registration.version)
+
+
+def find_version(registry: Registry, model: QualifiedName, version: str) -> ModelVersion:
+    """snowflake-ml's own object of a version.
+
+    :param registry: of the model's schema.
+    :param model: the model.
+    :param version: the version's resolved name.
+    :raises InvalidNameError: if snowflake-ml does not find what there is: it looks with ``LIKE``.
+    """
+    try:
+        return registry.get_model(model.name.sql).version(Identifier.of(version).sql)
+    except ValueError as error:
+        raise InvalidNameError(
+            f"snowflake-ml does not find version {version!r} of {model} ({error}): in its names _ is any "
+            "character and % any text, and it wants one that fits. Give it, or the others, another name."
+        ) from error

@@ -41,6 +41,7 @@ from airflow_provider_snowml.exceptions import (
     StageNotInternalError,
 )
 from airflow_provider_snowml.hooks.errors import as_statement_error, mapped_errors
+from airflow_provider_snowml.hooks.model_predictions import find_version
 from airflow_provider_snowml.hooks.query_tag import merged_tag, task_tag
 
 if TYPE_CHECKING:
@@ -253,12 +254,11 @@ class SnowMLHook(SnowflakeHook):
         :param session: an open session.
         :param model: the model.
         :param version: the version's resolved name.
-        :raises InvalidNameError: for names that snowflake-ml can't look for.
+        :raises InvalidNameError: for names that snowflake-ml can't look for, or finds more of.
         """
         refuse_single_quotes(model.name.name, version)
         with mapped_errors():
-            found = self.registry(session, model.parent).get_model(model.name.sql)
-            return found.version(Identifier.of(version).sql)
+            return find_version(self.registry(session, model.parent), model, version)
 
     def model_versions(self, model: QualifiedName | str) -> list[ModelVersionInfo] | None:
         """The model's versions with their aliases, oldest first; ``None`` if there is no such model.

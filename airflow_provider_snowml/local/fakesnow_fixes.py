@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from string import Template
 
-from fakesnow import cursor, info_schema, transforms
+from fakesnow import cursor, info_schema, transforms, variables
 from fakesnow.transforms import stage
 from fakesnow.transforms import transforms as statements
+from snowflake.connector.errors import ProgrammingError
 
 
 class _Quoted(Template):
@@ -37,9 +39,27 @@ def apply() -> None:
         *map(_doubled, (catalog, schema, table)), [(_doubled(column), length) for column, length in lengths]
     )
 
+    # It looks for variables in texts, names and comments, too.
+    variables.Variables.inline_variables = _inline_variables
+
     # On import it makes a directory for stages of its own; ours lie in the data directory.
     with contextlib.suppress(OSError):
         Path(stage.LOCAL_BUCKET_PATH).rmdir()
+
+
+_VARIABLE = re.compile(
+    r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|\$\$.*?\$\$|--[^\n]*|//[^\n]*|/\*.*?\*/"""  # not in these
+    r"""|(?<![\w$])\$(?P<name>[A-Za-z_]\w*)""",
+    re.DOTALL,
+)
+
+
+def _inline_variables(self: variables.Variables, sql: str) -> str:
+    """There are none: SET is not supported."""
+    for found in _VARIABLE.finditer(sql):
+        if name := found["name"]:
+            raise ProgrammingError(msg=f"Session variable '${name.upper()}' does not exist")
+    return sql
 
 
 def _doubled(text: object) -> str:

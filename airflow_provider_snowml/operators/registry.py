@@ -20,7 +20,9 @@ from airflow_provider_snowml.core.names import (
     Identifier,
     QualifiedName,
     SchemaName,
+    literal,
     refuse_dollar_quotes,
+    refuse_look_alikes,
     refuse_single_quotes,
 )
 from airflow_provider_snowml.core.preflight_steps import Register
@@ -306,7 +308,7 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
                 replaces = drop_statement(model, version, only=len(names) == 1)
             else:
                 check_version_count(model, len(names))
-            refuse_single_quotes(model.name.name, version)
+            self._check_names(hook, model, version, names)
             self._check_privileges(hook, work, tags, is_there=versions is not None)
             self.log.info("Making version %s of %s from its %s.", version, model, source)
             if source == "source_model":
@@ -314,6 +316,15 @@ class SnowMLRegisterModelOperator(SnowMLOperator):
             else:
                 made = self._register(context, hook, session, work, source=source, replaces=replaces)
             return self._finish(hook, made, tags)
+
+    def _check_names(self, hook: SnowMLHook, model: QualifiedName, version: str, versions: set[str]) -> None:
+        """Those that snowflake-ml will look for."""
+        name = model.name.name
+        refuse_single_quotes(name, version)
+        refuse_look_alikes(version, versions)
+        if "_" in name or "%" in name:
+            like = f"SHOW MODELS LIKE {literal(name)} IN SCHEMA {model.parent.sql}"
+            refuse_look_alikes(name, [str(row["name"]) for row in hook.rows(like)])
 
     def _check_arguments(self) -> str:
         """Where the model comes from."""

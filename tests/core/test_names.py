@@ -14,6 +14,7 @@ from airflow_provider_snowml.core.names import (
     StageLocation,
     literal,
     refuse_dollar_quotes,
+    refuse_look_alikes,
     refuse_single_quotes,
     value_sql,
 )
@@ -196,3 +197,11 @@ def test_a_stage_location_never_holds_what_could_end_it(text: str) -> None:
     assert not set(location.path) & set("'\\; \n\t\"")
     assert ".." not in location.path.split("/")
     assert StageLocation.parse(location.sql) == location
+
+
+def test_names_that_snowflake_ml_takes_for_anothers_are_refused() -> None:
+    refuse_look_alikes("V_1", ["V_1", "V_12", "AV_1", "V.."])
+    refuse_look_alikes("V.1", ["V_1", "Vx1"])
+    for name, other in (("V_1", "V11"), ("V_1", "v\n1"), ("V%", "V"), ("V%", "V123"), ("%", "a")):
+        with pytest.raises(InvalidNameError, match="takes"):
+            refuse_look_alikes(name, ["OTHER" if name != "%" else "%", other])

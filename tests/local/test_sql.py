@@ -203,3 +203,10 @@ def test_sysdate_is_utc_without_a_zone(cursor):
     cursor.execute("CREATE TABLE t AS SELECT NULL::TIMESTAMP_NTZ AS a")
     cursor.execute("INSERT INTO t SELECT SYSDATE()")
     assert cursor.execute("SELECT COUNT(a) FROM t").fetchone() == (1,)
+
+
+def test_variables_are_not_looked_for_in_texts_names_and_comments(cursor):
+    cursor.execute("""CREATE TABLE "a$b $c" AS SELECT 'é$d \\' $e' AS "$f", $$ $g $$ AS h -- $i""")
+    assert cursor.execute('SELECT * /* $j */ FROM "a$b $c"').fetchall() == [("é$d ' $e", " $g ")]
+    with pytest.raises(ProgrammingError, match="'\\$NONE' does not exist"):
+        cursor.execute("SELECT $none")

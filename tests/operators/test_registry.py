@@ -202,6 +202,26 @@ def test_a_retry_of_next_is_the_version_that_it_made_and_a_clear_is_new_work(
     assert len(CALLS) == 3
 
 
+def test_a_name_that_snowflake_ml_takes_for_anothers_is_refused_before_it_is_trained(
+    hook, schema, task_context
+) -> None:
+    register(version_name="V1").execute(task_context("register"))
+    CALLS.clear()
+    with pytest.raises(InvalidNameError, match="There is 'V1', for which snowflake-ml takes 'V_'"):
+        register(version_name="V_").execute(task_context("register"))
+    with pytest.raises(InvalidNameError, match="There is 'TRAINED'"):
+        register(model_name="TRAIN_D").execute(task_context("register"))
+    assert CALLS == []
+    register(model_name="TRAIN_ED").execute(task_context("register"))
+    with pytest.raises(InvalidNameError, match="takes 'TRAI__D'"):
+        register(
+            model_name="TRAI__D", python_callable=None, source_model="TRAINED", source_version="V1"
+        ).execute(task_context("copy"))
+    hook.rows("ALTER MODEL TRAINED ADD VERSION V_ FROM MODEL TRAINED VERSION V1")
+    with hook.session() as session, pytest.raises(InvalidNameError, match="_ is any character"):
+        hook.model_version(session, hook._model("TRAINED"), "V_")
+
+
 def test_another_version_of_the_noted_name_is_not_taken_for_ours(hook, schema, task_context) -> None:
     store = task_context.store()
     with crash("PUT", after=False):
