@@ -6,7 +6,7 @@ from pathlib import Path
 
 from airflow_provider_snowml.core.model_retention import CORTEX_FINETUNED
 from airflow_provider_snowml.core.names import QualifiedName, literal
-from airflow_provider_snowml.exceptions import ModelNotExportableError
+from airflow_provider_snowml.exceptions import InvalidNameError, ModelNotExportableError
 from airflow_provider_snowml.hooks.errors import mapped_errors
 from airflow_provider_snowml.hooks.snowml import SnowMLHook
 
@@ -35,9 +35,15 @@ def download_version(
     :param export_mode: ``"model"`` or ``"full"``.
     :param directory: where to; there and empty.
     :return: sizes in bytes by path below the directory.
+    :raises InvalidNameError: if a name holds ``/``.
     """
     from snowflake.ml.model import ExportMode
 
+    if "/" in f"{model}{version}":
+        raise InvalidNameError(
+            f"A name of {model} version {version!r} holds /, where it ends in the snow:// address of its "
+            "files: a copy of another name can be exported."
+        )
     with hook.session() as session, mapped_errors():
         exported = hook.model_version(session, model, version)
         exported.export(str(directory), export_mode=ExportMode(export_mode))

@@ -201,6 +201,17 @@ def test_an_alias_is_resolved_once(scoring, export, tmp_path, monkeypatch) -> No
         hook.rows("DROP MODEL MOVING")
 
 
+def test_a_name_that_ends_in_the_files_address_is_refused(scoring, export, tmp_path) -> None:
+    hook = scoring.hook()
+    hook.rows('CREATE MODEL "A/B" WITH VERSION V1 FROM MODEL M VERSION V1')
+    try:
+        with pytest.raises(InvalidNameError, match="holds /"):
+            export(f"file://{tmp_path}", model_name='"A/B"')
+    finally:
+        hook.rows('DROP MODEL "A/B"')
+    assert under(tmp_path) == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [

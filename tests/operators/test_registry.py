@@ -286,6 +286,19 @@ def test_bad_input(hook, schema, task_context) -> None:
     assert hook.rows(f"SHOW MODELS IN SCHEMA {schema}") == []
 
 
+def test_more_arguments_than_a_function_has_are_said(hook, task_context, caplog) -> None:
+    import pandas as pd
+    from sklearn.linear_model import LinearRegression
+
+    rows = pd.DataFrame([[float(n + row) for n in range(501)] for row in range(3)]).add_prefix("C")
+    wide = ModelArtifact(LinearRegression().fit(rows, [1.0, 2.0, 3.0]), sample_input_data=rows)
+    done = register(
+        python_callable=lambda: wide, op_kwargs={}, options={"enable_explainability": False}
+    ).execute(task_context("register"))
+    assert done["functions"] == ["predict"]
+    assert "The model has 501 arguments; Snowflake's limit is 500" in caplog.text
+
+
 def test_the_parameters_are_those_of_log_model() -> None:
     from snowflake.ml.registry import Registry
 
