@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from airflow.sdk import Context
 
 from airflow_provider_snowml.assets.models import ModelRef, check_outlets, describe_event, with_outlet
 from airflow_provider_snowml.core.lineage import Lineage, LineageDataset, model_version
-from airflow_provider_snowml.core.names import QualifiedName, SchemaName
+from airflow_provider_snowml.core.names import QualifiedName, SchemaName, refuse_dollar_quotes
 from airflow_provider_snowml.core.promotion import (
     CatalogModel,
     CatalogVersion,
@@ -174,7 +175,7 @@ class SnowMLPromoteModelOperator(SnowMLOperator):
         if marks.alias is not None and marks.alias == marks.previous_alias:
             raise InvalidArgumentError(f"alias and previous_alias are both {marks.alias}.")
         until = self.trained_until
-        return Promotion(
+        wanted = Promotion(
             marks,
             trained_until=parse_moment(until, what="trained_until").isoformat()
             if not isinstance(until, str | None) or as_text(until)
@@ -184,6 +185,9 @@ class SnowMLPromoteModelOperator(SnowMLOperator):
             dag_id=context["ti"].dag_id,
             run_id=context["ti"].run_id,
         )
+        # What is written last, and must not fail when the tag and the copy have been made.
+        refuse_dollar_quotes(json.dumps(wanted.to_dict()), what="record of names and comment")
+        return wanted
 
     def _tag(self, model: QualifiedName) -> QualifiedName | None:
         tag = as_text(self.tag)

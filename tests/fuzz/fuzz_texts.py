@@ -37,6 +37,8 @@ PIECES = (
     *("' OR '1'='1", "V1' COMMENT = 'x", '"."', '".BAIT."', "CHAMPION", "default"),
 )
 NASTY = f"""a'b"c\\d$$;--/*é😀\n{{{{ x }}}}%_{DROP}"""
+# As a name it has to be refused; this one is a name, and one that snowflake-ml can look for.
+NASTY_NAME = f'''"a""b $$;--/*é😀{{{{ x }}}} {DROP}"'''
 
 texts = st.one_of(
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join),

@@ -16,7 +16,7 @@ import pytest
 import snowflake.connector
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSensorTimeout
 from fuzz_fields import ARGUMENTS, CONNECTIONS, FIELDS, Field
-from fuzz_texts import NASTY, names, resolved, resolved_part, texts
+from fuzz_texts import NASTY, NASTY_NAME, names, resolved, resolved_part, texts
 from fuzz_world import SLEEPING, World
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
@@ -113,7 +113,8 @@ def test_what_is_accepted_arrives_and_nothing_else_changes(world, operator, trie
     world.reset()
     before = world.snapshot()
     for name in fields:
-        attempt(name, FIELDS[operator][name], NASTY)
+        for text in (NASTY, NASTY_NAME):
+            attempt(name, FIELDS[operator][name], text)
     let_loose()
     world.reset()
     assert differences(before, world.snapshot()) == {}

@@ -241,6 +241,8 @@ def test_times_are_compared_whatever_their_zone(contested) -> None:
         ({"trained_until": "last week"}, InvalidArgumentError, "ISO"),
         ({"on_older": "maybe"}, InvalidArgumentError, "'keep'"),
         ({"comment": "a $$ b"}, InvalidNameError, r"\$\$"),
+        ({"tag": '"a$$b"', "create_tag": True}, InvalidNameError, r"\$\$"),
+        ({"comment": "a $$ b", "copy_to": "NEVER_MADE"}, InvalidNameError, r"\$\$"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_changed(
