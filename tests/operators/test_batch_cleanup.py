@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -217,6 +218,10 @@ def test_what_lives_or_is_not_this_dags_is_left_alone(scoring, task_context) -> 
     sweep = clean_up(output_stage_location="@ST/alive", older_than=0)
     assert sweep.execute(context) == {**NOTHING, "left_alone": 1}
     hook = scoring.hook()
+    deadline = time.monotonic() + 180
+    while hook.job_status(job) is None:  # its image may have to be built
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     assert hook.job_status(job) in ("PENDING", "RUNNING")
 
     # As soon as it has ended: a cancelled one, too.
