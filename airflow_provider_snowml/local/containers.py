@@ -27,11 +27,16 @@ LONGEST_PAUSE = 10.0  # seconds before a container that keeps dying is started a
 
 
 def write_state(directory: Path, status: str, message: str, **more: Any) -> None:
-    """Replace the container's state; readers see the old or the new one, nothing between."""
+    """Replace the container's state."""
     state = {"status": status, "message": message, "time": time.time(), **more}
-    temporary = directory / f"state.{os.getpid()}.{threading.get_ident()}"
-    temporary.write_text(json.dumps(state))
-    temporary.replace(directory / "state.json")
+    _replace(directory / "state.json", state)
+
+
+def _replace(file: Path, content: dict[str, Any]) -> None:
+    """Write a file whose readers see the old or the new content, nothing between."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(file)
 
 
 class Containers:
@@ -104,7 +109,7 @@ class Containers:
                 if self._closed or self.alive(id_) or self.written(id_)["status"] != RUNNING:
                     return
                 again = {"count": restarts + 1, "time": time.time(), "exit_code": self._exit_code(id_)}
-                (self.directory(id_) / "restarts.json").write_text(json.dumps(again))
+                _replace(self.directory(id_) / "restarts.json", again)
                 write_state(self.directory(id_), PENDING, "Restarting")
                 self.start(id_, main)
 
