@@ -133,6 +133,20 @@ def no_session_without_connection() -> Iterator[None]:
         assert [session for session in snowpark._active_sessions if session.connection.is_closed()] == []
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_fault_left(request) -> Iterator[None]:
+    """What a module's tests let go wrong goes wrong in no other's, whichever the worker takes next."""
+    items = [item for item in request.session.items if item.path == request.path]
+    if not any("local_snowflake" in item.fixturenames for item in items):
+        yield
+        return
+    snowflake = request.getfixturevalue("local_snowflake")
+    yield
+    left = snowflake.faults()
+    snowflake.clear_faults()
+    assert left == []
+
+
 @pytest.fixture(scope="session")
 def run_batch() -> Any:
     """``ModelVersion.run_batch``. That of snowflake-ml-python 1.x is left out: it sends another statement, to

@@ -192,12 +192,15 @@ def test_hugging_face_is_fetched_by_snowflake(hook, local_snowflake, task_contex
     }
     with pytest.raises(InvalidArgumentError, match="give huggingface_task and compute_pool_for_log"):
         register(**arguments).execute(task_context("register"))
-    # The local Snowflake has no way to Hugging Face, and says so.
-    with pytest.raises(StatementError, match="IMPORT_MODEL"):
-        register(**arguments, compute_pool_for_log="LOADERS", huggingface_secret="DB.SC.HF_TOKEN").execute(
-            task_context("register")
-        )
-    (fault,) = [fault for fault in local_snowflake.faults() if fault["id"] == note]
+    try:
+        # The local Snowflake has no way to Hugging Face, and says so.
+        with pytest.raises(StatementError, match="IMPORT_MODEL"):
+            register(
+                **arguments, compute_pool_for_log="LOADERS", huggingface_secret="DB.SC.HF_TOKEN"
+            ).execute(task_context("register"))
+        (fault,) = [fault for fault in local_snowflake.faults() if fault["id"] == note]
+    finally:
+        local_snowflake.clear_faults()
     (sent,) = fault["requests"]
     for part in ("hf_model_name: ProsusAI/finbert", "task: text-classification", "compute_pool: LOADERS"):
         assert part in sent
