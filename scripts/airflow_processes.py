@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -92,11 +93,22 @@ class Airflow:
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """POST to Airflow's public API."""
-        return self._request(f"/api/v2/{path}", body)
+        return self._change(path, body, "POST")
 
     def patch(self, path: str, body: dict[str, Any]) -> Any:
         """PATCH to Airflow's public API."""
-        return self._request(f"/api/v2/{path}", body, method="PATCH")
+        return self._change(path, body, "PATCH")
+
+    def _change(self, path: str, body: dict[str, Any], method: str) -> Any:
+        """One transaction: of what the server failed at (SQLite was locked for too long) nothing is done."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._request(f"/api/v2/{path}", body, method)
+            except AirflowFailed as failure:
+                if not getattr(failure.__cause__, "code", 0) >= 500:
+                    raise
+                time.sleep(2)
+        return self._request(f"/api/v2/{path}", body, method)
 
     def kill(self, component: str) -> None:
         """Kill one of its processes, with its children, as a machine that goes down does."""
@@ -285,9 +297,15 @@ def _airflow(*arguments: str) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for it in sockets:
-            it.bind(("127.0.0.1", 0))
-        return [it.getsockname()[1] for it in sockets]
+    """Ports of the loopback interface that nobody listens on.
+
+    Not of those that the system gives to whoever connects: a while passes until they are listened on.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_768), 12_768):
+        if len(found) == count:
+            break
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+    return found

@@ -65,9 +65,11 @@ class Containers:
         shutil.rmtree(self.directory(id_), ignore_errors=True)
 
     def start(self, id_: str, main: Callable[[str], None]) -> None:
-        """Run ``main(directory)`` in a process of its own as the container."""
+        """Run ``main(directory)`` in a process of its own as the container, unless it was ended before."""
         directory = self.directory(id_)
         with self._lock:
+            if self._closed or self.written(id_)["status"] in ENDED:
+                return
             alive = os.open(directory / "alive", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 # The process gets the file with its lock: no moment at which nobody holds it.
@@ -177,8 +179,7 @@ class Containers:
         process = self._processes.get(id_)
         if process is None:
             return None
-        process.join(5)  # dead already, but its exit code may be on the way
-        return process.exitcode
+        return processes.exit_code(process, 5)  # dead already, but its exit code may be on the way
 
     def _how_it_died(self, id_: str) -> str:
         code = self._exit_code(id_)
@@ -205,7 +206,7 @@ class Containers:
                 os.killpg(int((self.directory(id_) / "pid").read_text()), signal.SIGKILL)
             process = self._processes.get(id_)
             if process is not None:
-                process.join(0.1)
+                processes.exit_code(process, 0.1)
             else:
                 time.sleep(0.02)
 

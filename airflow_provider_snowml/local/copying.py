@@ -21,7 +21,7 @@ from .grammar import Reader, quote, string_literal
 from .parquet import dictionary_columns
 from .results import COPY, UNKNOWN, Result, rows
 from .staged_files import read_schema, snowflake_type
-from .stages import StageFile, StageLocation
+from .stages import StageFile, StageLocation, part_of
 from .stages_sql import file_format
 from .statements import statement
 from .types import json_texts
@@ -87,7 +87,7 @@ def _unload(session: Session, reader: Reader) -> Result:
     data = _encode(table, kind, form, header) if table.num_rows or single else None
     if data is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{uuid.uuid4().hex}")
+        part = part_of(file)
         part.write_bytes(data)
         part.replace(file)
     size = len(data or b"")

@@ -55,7 +55,7 @@ def _refresh(session: Session, name: str, subpath: str) -> Result:
     changes = []
     with session.account.catalog.change("STAGE", inner) as stage:
         known = _entries(stage)
-        found = {f.path: _entry(f) for f in location.files()}
+        found = {f.path: entry for f in location.files() if (entry := _entry(f))}
         for path in [path for path in known if path.startswith(location.path) and path not in found]:
             del known[path]
             changes.append([path, "UNREGISTERED", "Unregistered file successfully."])
@@ -76,9 +76,12 @@ def _entries(stage: Object) -> dict[str, Any]:
     return entries
 
 
-def _entry(f: StageFile) -> list[Any]:
-    stat = f.file.stat()
-    return [stat.st_size, stat.st_mtime, f.md5]
+def _entry(f: StageFile) -> list[Any] | None:
+    try:
+        stat = f.file.stat()
+        return [stat.st_size, stat.st_mtime, f.md5]
+    except FileNotFoundError:  # removed meanwhile
+        return None
 
 
 def directory_table(session: Session, reference: str) -> pa.Table:

@@ -104,9 +104,6 @@ class Engine:
         self._fake.duck_conn.execute("SET force_compression = 'uncompressed'")
         for file in sorted(directory.glob("*.db")):
             self._attach(file.stem)
-            self._fake.duck_conn.execute(
-                f"DROP SCHEMA IF EXISTS {quote(file.stem)}.{TEMPORARY_SCHEMA} CASCADE"
-            )
 
     def close(self) -> None:
         with self._lock:
@@ -167,6 +164,9 @@ class Engine:
         duck.execute(f"ATTACH IF NOT EXISTS '{file}' AS {quote(name)}")
         duck.execute(info_schema.per_db_creation_sql(quote(name)).replace(f"'{quote(name)}'", f"'{name}'"))
         duck.execute(macros.creation_sql(quote(name)))
+        # Of the sessions of a server before, nothing is left.
+        duck.execute(f"DROP SCHEMA IF EXISTS {quote(name)}.{TEMPORARY_SCHEMA} CASCADE")
+        duck.execute(f"CREATE SCHEMA {quote(name)}.{TEMPORARY_SCHEMA}")
 
     def drop_database(self, name: str) -> None:
         with self._lock:
@@ -174,7 +174,7 @@ class Engine:
                 raise does_not_exist("Database", name)
             self._fake.duck_conn.execute(f"DETACH {quote(name)}")
             for file in self._directory.glob(f"{name}.db*"):
-                file.unlink()
+                file.unlink(missing_ok=True)  # DuckDB removes its own log
 
     def create_schema(self, database: str, name: str) -> bool:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,6 +76,10 @@ class _Host:
     @property
     def alive(self) -> bool:
         return self._process.is_alive()
+
+    @property
+    def is_held(self) -> bool:
+        return self._lock.locked()
 
     def close(self) -> None:
         self._process.kill()
@@ -151,7 +156,10 @@ class ModelHosts:
                         return asked.result()
                     if host.alive:  # another statement's end may have been the end of it
                         with self._lock:
-                            together = self._asked.pop(key)
+                            together = self._asked.pop(key, [])
+                        if not together:  # in the hands of another, whose process has ended
+                            time.sleep(_LOOK)
+                            continue
                         _answer(together, partial(host.call, method, returns, keys=0, query=query))
         finally:
             with self._lock:
@@ -212,8 +220,9 @@ class ModelHosts:
                 return host
             host = self._hosts[version_id] = _Host(self._log, package)
             self._hosts.move_to_end(version_id)
-            while len(self._hosts) > MAX_PROCESSES:
-                self._hosts.popitem(last=False)[1].close()
+            idle = [id_ for id_, other in self._hosts.items() if not other.is_held and other is not host]
+            for id_ in idle[: max(0, len(self._hosts) - MAX_PROCESSES)]:
+                self._hosts.pop(id_).close()
             return host
 
     def forget(self, version_id: str) -> None:

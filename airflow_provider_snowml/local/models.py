@@ -237,7 +237,10 @@ def _method(m: dict[str, Any]) -> Method:
 def spec_text(session: Session, model: Model, version: Version) -> str | None:
     """``model.yaml``, which clients get in SHOW VERSIONS."""
     file = directory(session, model, version) / "model" / "model.yaml"
-    return file.read_text() if file.is_file() else None
+    try:
+        return file.read_text()
+    except FileNotFoundError:  # none, or dropped meanwhile
+        return None
 
 
 @lru_cache(1000)

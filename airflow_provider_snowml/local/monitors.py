@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from .catalog import Object, Qualified
 from .errors import SnowflakeError, compilation_error, does_not_exist, invalid_value
 from .grammar import quote
+from .stages import part_of
 
 if TYPE_CHECKING:
     from .account import Account
@@ -257,8 +258,15 @@ def keep_baseline(session: Session, monitor: Monitor, name: Qualified | None) ->
     present = table_columns(session, name)
     columns = [c for c in (*monitor.monitored, *monitor.columns[SEGMENTS]) if c in present]
     rows = session.query(f"SELECT {', '.join(quote(c) for c in columns)} FROM {name}")
+    _write(rows.rename_columns(columns), file)
+
+
+def _write(rows: pa.Table, file: Path) -> None:
+    """Another session may be reading it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows.rename_columns(columns), file)
+    part = part_of(file)
+    pq.write_table(rows, part)
+    part.replace(file)
 
 
 def suspend(session: Session, monitor: Monitor, error: str = "") -> None:
@@ -267,9 +275,8 @@ def suspend(session: Session, monitor: Monitor, error: str = "") -> None:
         return
     rows = read_source(session, monitor)
     file = _directory(session.account, monitor) / "source.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
     # It suspends itself over rows that it could not aggregate.
-    pq.write_table(rows.slice(0, 0) if error else rows, file)
+    _write(rows.slice(0, 0) if error else rows, file)
     monitor.suspended, monitor.last_error = True, error
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import reduction
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ def start(log: Path, held: int | None, target: Callable[..., None], *arguments: 
     with _lock:
         process.start()
     return process
+
+
+def exit_code(process: Process, patience: float) -> int | None:
+    """How a process has ended, as soon as it has.
+
+    :param patience: seconds. ``None`` if it runs still.
+    """
+    wait([process.sentinel], patience)
+    with _lock:  # of two threads that read it at once (starting another does, too), one reads 255
+        return process.exitcode
 
 
 def _run(log: str, held: _OpenFile | None, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:

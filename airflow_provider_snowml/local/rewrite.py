@@ -325,7 +325,6 @@ class Rewriter:
             inner = Qualified(
                 name.database, TEMPORARY_SCHEMA, f"{name.schema}.{name.name}.{self._session.id}"
             )
-            self._connection.duck.execute(f'CREATE SCHEMA IF NOT EXISTS "{name.database}".{TEMPORARY_SCHEMA}')
         self._created = (key, inner)
         self._visible[inner.name] = name.name
         _rename(target, inner)

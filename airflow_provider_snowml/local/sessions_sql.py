@@ -288,7 +288,7 @@ def cancel_query(session: Session, query_id: str) -> str:
 
 @system_function("SYSTEM$CANCEL_ALL_QUERIES")
 def cancel_all_queries(session: Session, session_id: int | str) -> str:
-    found = [s for s in session.account.sessions.values() if s.id == int(session_id)]
+    found = [s for s in list(session.account.sessions.values()) if s.id == int(session_id)]
     count = session.account.queries.cancel_all(found[0], but=session) if found else 0
     return f"{count} queries cancelled."
 

@@ -24,6 +24,14 @@ _REFERENCE = re.compile(
 )
 
 
+_PART = ".snowml-part"
+
+
+def part_of(file: Path) -> Path:
+    """Where a file is written first, so that one that is listed is whole."""
+    return file.with_name(f".{uuid.uuid4().hex}{_PART}")
+
+
 @dataclass(frozen=True)
 class StageFile:
     """:param path: below the stage, with ``/``."""
@@ -74,7 +82,7 @@ class StageLocation:
         for directory, directories, names in os.walk(top := self.root / above):
             if Path(directory) == top:
                 directories[:] = [name for name in directories if name.startswith(beginning)]
-            for file in (Path(directory, name) for name in names):
+            for file in (Path(directory, name) for name in names if not name.endswith(_PART)):
                 path = file.relative_to(self.root).as_posix()
                 if path.startswith(self.path) and (matches is None or matches.fullmatch(path)):
                     found.append(StageFile(path, file))

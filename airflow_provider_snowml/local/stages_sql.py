@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -195,15 +196,11 @@ def list_files(session: Session, reader: Reader) -> Result:
     pattern = reader.options().get("PATTERN")
     reader.done()
     columns: list[str | tuple[str, str]] = ["name", ("size", "fixed"), "md5", "last_modified"]
-    listed = [
-        [
-            name,
-            f.file.stat().st_size,
-            f.md5,
-            formatdate(f.file.stat().st_mtime, usegmt=True),
-        ]
-        for name, f in _files(session, reference, pattern)
-    ]
+    listed = []
+    for name, f in _files(session, reference, pattern):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            stat = f.file.stat()
+            listed.append([name, stat.st_size, f.md5, formatdate(stat.st_mtime, usegmt=True)])
     return rows(columns, listed, UNKNOWN)
 
 

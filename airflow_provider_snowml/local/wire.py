@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import secrets
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from .ingress import Ingress
 from .queries import Query
 from .results import DELETE, INSERT, MERGE, UPDATE, Result
 from .session import Session
+from .stages import part_of
 from .types import to_wire
 
 log = logging.getLogger("snowml.local")
@@ -301,7 +301,7 @@ class Wire:
 
     async def _receive(self, request: Request, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+        part = part_of(file)
         try:
             with part.open("wb") as out:
                 async for chunk in request.stream():

@@ -348,7 +348,7 @@ class BatchLateDone(BatchLateSuccess):
 class BatchSlow(BatchLateSuccess):
     """Long enough for the server to be killed and started again meanwhile."""
 
-    fault = {"kind": "slow_job", "seconds": 8}
+    fault = {"kind": "slow_job", "seconds": 30}
 
 
 @dataclass
@@ -404,6 +404,7 @@ class BatchForeign(Batch):
     failure = "BatchJobOwnershipError"
     on_conflict: ClassVar[str] = "replace"
     other: ClassVar[dict[str, Any]] = {"dag_id": "another"}
+    seconds: ClassVar[float] = 4
 
     @property
     def _name(self) -> str:
@@ -414,7 +415,7 @@ class BatchForeign(Batch):
 
     def before(self) -> None:
         super().before()
-        self.control.fault("slow_job", job=self._name, seconds=4)
+        self.control.fault("slow_job", job=self._name, seconds=self.seconds)
         start_job(self.control, self.base, self._name)
         owner = JobOwner("chaos", self.name, DAY)
         write_manifest(self.control, manifest_of(owner, self.base, self._name, **self.other))
@@ -432,6 +433,7 @@ class BatchConflict(BatchForeign):
     failure = "BatchJobConflictError"
     on_conflict = "fail"
     other = {"run_id": "another"}
+    seconds = 30  # it lives still when the task looks
 
 
 @dataclass
@@ -440,6 +442,7 @@ class BatchWaits(BatchConflict):
 
     failure = ""
     on_conflict = "wait"
+    seconds = 4
 
     def violations(self, xcom: dict[str, Any]) -> list[str]:
         found = self._rows(xcom)

@@ -96,7 +96,8 @@ def test_run_batch_from_a_dataframe(models, version, session, place, rows, run_b
     assert job.wait(WAIT) == "DONE"
     assert "out/J1/_SUCCESS" in files(session, place, "out/J1/")
     (written,) = Path(local_snowflake.data_dir, "stages").glob("*/out/J1")
-    assert max(written.iterdir(), key=lambda f: f.stat().st_mtime_ns).name == "_SUCCESS"
+    last = max(file.stat().st_mtime_ns for file in written.iterdir())
+    assert (written / "_SUCCESS").stat().st_mtime_ns == last
     found = output(session, place, "out/J1/")
     assert list(found.columns) == ["F1", "F2", "output_feature_0"]
     assert list(found["output_feature_0"]) == list(models.classifier.predict(rows))

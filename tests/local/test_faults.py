@@ -113,7 +113,7 @@ def test_a_session_that_expires(faulty, client):
 def test_a_request_that_is_held_while_its_client_dies(faulty, client, how, expected):
     fault = faulty.fault("hold", user="CLIENT", statement="^INSERT", times=1)
     parameters = {**faulty.connection_parameters, "user": "CLIENT"}
-    other = snowflake.connector.connect(**parameters, network_timeout=1)
+    other = snowflake.connector.connect(**parameters, network_timeout=60)
     answers: list[int | None] = []
     dying = threading.Thread(
         target=lambda: answers.append(_try(other, "INSERT INTO T VALUES (1)")), daemon=True

@@ -101,7 +101,7 @@ def test_a_failed_asynchronous_query_raises_where_its_result_is_read(session):
 
 def test_execute_async_and_result_scan(connection):
     cursor = connection.cursor()
-    cursor.execute_async("SELECT SYSTEM$WAIT(1), 5 AS five")
+    cursor.execute_async("SELECT SYSTEM$WAIT(5), 5 AS five")
     query_id = cursor.sfqid
     assert connection.is_still_running(connection.get_query_status(query_id))
     cursor.get_results_from_sfqid(query_id)
@@ -158,6 +158,6 @@ def test_the_statement_timeout(connection):
 def test_the_clients_own_timeout_cancels(connection):
     cursor = connection.cursor()
     with pytest.raises(DatabaseError) as error:
-        cursor.execute(ENDLESS, timeout=1)
+        cursor.execute(ENDLESS, timeout=5)  # counted from before the request is sent
     assert error.value.errno == 604
     assert cursor.execute("SELECT 1").fetchone() == (1,)

@@ -147,7 +147,7 @@ def test_what_is_otherwise_is_said(local_snowflake, execute, here, monkeypatch) 
 def test_a_contract_that_does_not_hold_is_said_and_either_order_of_success_and_done_is_fine(
     local_snowflake, execute, here
 ) -> None:
-    local_snowflake.fault("late_success", job="SNOWML_FIRST", seconds=3)
+    local_snowflake.fault("late_success", job="SNOWML_FIRST", seconds=15)
     local_snowflake.fault("lose_rows", job="_SCORE_")
     found, code, said = here("job-service-exists", "done-and-success", "contract-submit", "contract-attach")
     assert found == {
