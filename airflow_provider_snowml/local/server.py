@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import random
 import secrets
 import signal
 import socket
@@ -124,10 +125,19 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
+            listener.bind((host, port or _free_port(host, family)))
         except OSError as e:
             sys.exit(f"snowml-local: cannot listen on {host}:{port} ({e.strerror}); try --port 0.")
         yield listener
+
+
+def _free_port(host: str, family: socket.AddressFamily) -> int:
+    """None of those that the system gives to whoever connects: a killed server gets its own again."""
+    for port in random.sample(range(20_000, 32_768), 100):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as one:
+            one.bind((host, port))
+            return port
+    return 0
 
 
 @contextlib.asynccontextmanager

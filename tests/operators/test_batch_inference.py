@@ -403,8 +403,15 @@ def test_done_without_success_fails_the_task_and_a_retry_does_it_again(
 
 def test_a_job_that_somebody_cancels_fails_the_task(scoring, task_context) -> None:
     context = task_context("cancelled")
-    job = slow("cancelled", 60, wait_for_completion=False).execute(context)["job_name"]
-    threading.Timer(1, lambda: scoring.hook().cancel_job(QualifiedName.parse(job))).start()
+
+    def cancel() -> None:
+        wait_for(lambda: jobs(scoring, "cancelled") == {"A1": "RUNNING"}, "RUNNING")
+        hook = scoring.hook()
+        with hook.open_connection():
+            (name,) = hook.list_jobs(hook.default_schema(), "SNOWML_BAD_DAY_CANCELLED_")
+            hook.cancel_job(QualifiedName.parse(name, hook.default_schema()))
+
+    threading.Thread(target=cancel).start()
     with pytest.raises(BatchJobCancelledError, match="CANCELL"):
         slow("cancelled", 60).execute(context)
 

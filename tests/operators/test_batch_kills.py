@@ -383,9 +383,10 @@ def lose_cancels(patch: Any, seconds: float = 1000) -> None:
 
 
 def test_the_end_of_a_job_is_also_that_of_the_statement_that_may_still_make_it(
-    scoring, task_context, monkeypatch
+    scoring, task_context, bad_day, monkeypatch
 ) -> None:
     """A statement that does not heed its cancellation makes the job in the end, which is cancelled then."""
+    bad_day.fault("slow_job", job="^MODEL_BUILD_", seconds=10)
     store = task_context.store()
     task = slow("unheeded", force_rebuild=True, wait_for_completion=False)
     job = QualifiedName.parse(task.execute(task_context("unheeded", store=store))["job_name"])

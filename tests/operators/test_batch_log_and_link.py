@@ -14,11 +14,11 @@ from airflow_provider_snowml.links.snowsight import SnowsightQueryLink
 from airflow_provider_snowml.operators.inference import SnowMLBatchInferenceOperator
 
 
-def slow(task_id: str, **arguments: Any) -> SnowMLBatchInferenceOperator:
+def slow(task_id: str, seconds: float = 1.5, **arguments: Any) -> SnowMLBatchInferenceOperator:
     return SnowMLBatchInferenceOperator(
         task_id=task_id,
         model_name="SLOW",
-        input_query="SELECT 1.5::FLOAT AS F1",
+        input_query=f"SELECT {seconds}::FLOAT AS F1",
         compute_pool="TEST_POOL",
         output_stage_location=f"@ST/{task_id}",
         poll_interval=0.2,
@@ -52,7 +52,7 @@ def test_lines_come_while_the_job_runs(scoring, task_context, caplog, monkeypatc
         return found
 
     monkeypatch.setattr(SnowMLHook, "container_logs", read)
-    slow("log_early").execute(task_context("log_early"))
+    slow("log_early", 8).execute(task_context("log_early"))
     assert running_when_printed[0] == "RUNNING"
 
 
@@ -125,7 +125,7 @@ def test_the_local_snowflake_has_no_snowsight_to_link_to(scoring, run_dag) -> No
 @pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferred"])
 def test_one_line_for_each_change_of_status(scoring, run_dag, caplog, deferrable) -> None:
     with DAG(f"status_{deferrable}", schedule=None, start_date=pendulum.datetime(2013, 1, 1)) as dag:
-        slow(f"status_{deferrable}", deferrable=deferrable)
+        slow(f"status_{deferrable}", 8, deferrable=deferrable)
     with caplog.at_level("INFO"):
         run_dag(dag)
     lines = [

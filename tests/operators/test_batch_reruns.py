@@ -200,14 +200,14 @@ def test_a_run_that_comes_too_late_leaves_an_input_that_is_read_in_place_alone(s
 
     def score(run: str) -> Any:
         task = SnowMLBatchInferenceOperator(
-            task_id="in_place_overtaken",
+            task_id="overtaken_in_place",
             model_name="SLOW",
             input_stage_location=places[run].sql,
             compute_pool="TEST_POOL",
-            output_stage_location="@ST/in_place_overtaken",
+            output_stage_location="@ST/overtaken_in_place",
             wait_for_completion=False,
         )
-        task.execute(task_context("in_place_overtaken", run_id=run))
+        task.execute(task_context("overtaken_in_place", run_id=run))
         return task
 
     tasks: list[Any] = []

@@ -14,6 +14,7 @@ from airflow_provider_snowml.operators.promotion import SnowMLPromoteModelOperat
 
 PROGRAM = Path(__file__).with_name("lineage_dag.py")
 DEFERRED = ("batch",)
+pytestmark = pytest.mark.timeout(1800)  # all tasks run in the first test's set-up
 # What does the work of a task begins so.
 STATEMENTS = {
     "evaluate": "WITH",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -210,9 +209,11 @@ def test_a_killed_worker_leaves_one_statement_that_the_retry_attaches_to(
         values = json.loads(state.read_text()) if state.exists() else {}
         return values if values.get(STATE_KEY, {}).get("query_id") else {}
 
-    values = wait_for(stored, "the statement's id")
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    try:
+        values = wait_for(stored, "the statement's id")
+    finally:
+        worker.kill()
+        worker.wait()
     context = task_context("serve")
     context["task_state_store"].values = values
     with pytest.raises(TaskDeferred) as deferred:

@@ -24,7 +24,9 @@ class FileStore:
 
     def set(self, key: str, value: Any) -> None:
         values = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.path.write_text(json.dumps({**values, key: value}))
+        part = self.path.with_suffix(".part")  # the test reads meanwhile
+        part.write_text(json.dumps({**values, key: value}))
+        part.replace(self.path)
 
 
 if __name__ == "__main__":

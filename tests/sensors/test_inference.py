@@ -158,7 +158,7 @@ def test_bad_input(scoring) -> None:
 
 
 def test_rescheduled_it_looks_anew_and_keeps_its_time(scoring, submitted) -> None:
-    job, location = submitted("SENSED_RESCHEDULED", 1)
+    job, location = submitted("SENSED_RESCHEDULED", 8)
     task = sensor(job, location, mode="reschedule", poke_interval=60)
     with pytest.raises(AirflowRescheduleException):
         task.execute(CONTEXT)
