@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from snowflake.connector import DictCursor
 from snowflake.connector.errors import ProgrammingError
+
+from airflow_provider_snowml.local.stages import part_of
 
 
 @pytest.fixture
@@ -58,6 +61,17 @@ def test_put_list_get_remove(cursor, put, tmp_path):
     assert (target / "a b.txt").read_text() == "hello"
     assert cursor.execute("REMOVE @st/in").fetchone() == ("st/in/a b.txt", "removed")
     assert names(cursor) == []
+
+
+def test_what_is_still_written_is_not_there_yet(local_snowflake, schema, cursor, put):
+    put("unfinished.csv", "1\n")
+    (whole,) = Path(local_snowflake.data_dir, "stages").glob("*/in/unfinished.csv")
+    part = part_of(whole)
+    part.write_text("half")
+    assert names(cursor) == ["st/in/unfinished.csv"]
+    cursor.execute("REMOVE @st/in")
+    assert names(cursor) == []
+    assert part.read_text() == "half"
 
 
 def test_put_keeps_what_is_there_unless_told_to_overwrite(cursor, put, tmp_path):
