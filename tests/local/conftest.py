@@ -2,10 +2,12 @@
 
 # No postponed annotations here: CustomModel reads those of its methods.
 # ruff: noqa: I002
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 HELPER = '''
@@ -14,6 +16,24 @@ def shift(values, by):
     print("shifting by", by)
     return values + by
 '''
+
+
+@pytest.fixture(scope="session")
+def has_ended() -> Callable[[int], bool]:
+    """Whether a process has ended. A killed one goes a moment later, or when its parent asks for it."""
+
+    def has_ended(pid: int, patience: float = 30) -> bool:
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            try:
+                if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                    return True
+            except psutil.NoSuchProcess:
+                return True
+            time.sleep(0.05)
+        return False
+
+    return has_ended
 
 
 @pytest.fixture(scope="session")

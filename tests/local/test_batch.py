@@ -171,14 +171,13 @@ def sleeping_job(session, place: str, name: str) -> str:
     return f"{place}.{name}"
 
 
-def test_cancel(session, place, local_snowflake):
+def test_cancel(session, place, local_snowflake, has_ended):
     job = sleeping_job(session, place, "JX")
     assert wait_for(session, job, "RUNNING") == "RUNNING"
     pid = worker_pid(local_snowflake, session, job)
     get_job(job, session=session).cancel()
     assert wait_for(session, job, "CANCELLED") == "CANCELLED"
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert has_ended(pid)
     assert not any("_SUCCESS" in f for f in files(session, place, "out/"))
     session.sql(f"CALL {job}!spcs_cancel_job()").collect()  # again does no harm
 
@@ -318,12 +317,11 @@ def test_a_partitioned_model(models, session, place):
     assert dict(zip(found["F2"], found["TOTAL"], strict=True)) == {r["F2"]: r["T"] for r in expected}
 
 
-def test_dropping_the_schema_ends_its_jobs(session, place, local_snowflake):
+def test_dropping_the_schema_ends_its_jobs(session, place, local_snowflake, has_ended):
     job = sleeping_job(session, place, "JG")
     pid = worker_pid(local_snowflake, session, job)
     session.sql(f"DROP SCHEMA {place}").collect()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert has_ended(pid)
 
 
 def test_cancelling_a_waiting_statement(connection, session, place):
@@ -359,7 +357,7 @@ def test_a_suspended_pool_keeps_the_job_waiting(session, place):
     session.sql(f"DROP COMPUTE POOL {pool}").collect()
 
 
-def test_jobs_outlive_a_killed_server_but_not_a_stopped_one(tmp_path):
+def test_jobs_outlive_a_killed_server_but_not_a_stopped_one(tmp_path, has_ended):
     """The worker of a killed server goes on; the next server on the directory finds its result."""
     import snowflake.connector
 
@@ -391,8 +389,7 @@ def test_jobs_outlive_a_killed_server_but_not_a_stopped_one(tmp_path):
         os.kill(pid, 0)
     with LocalSnowflake(tmp_path) as server:
         assert status(server, "LONG") == "FAILED"
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+        assert has_ended(pid)
 
 
 HANDLER = """

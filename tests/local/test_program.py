@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -154,7 +153,7 @@ def test_state_survives_a_restart(serve, monkeypatch, how):
         assert [r[1] for r in shown] == ["T"]
 
 
-def test_the_context_manager_restores_the_environment(monkeypatch):
+def test_the_context_manager_restores_the_environment(monkeypatch, has_ended):
     from airflow_provider_snowml.local import LocalSnowflake
 
     settings = ("REQUESTS_CA_BUNDLE", "SNOWFLAKE_DISABLE_PLATFORM_DETECTION")
@@ -166,13 +165,12 @@ def test_the_context_manager_restores_the_environment(monkeypatch):
         directory = local.data_dir
     assert not {*settings} & {*os.environ}
     assert not directory.exists()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert has_ended(pid)
     with pytest.raises(RuntimeError, match="inside its with block"):
         _ = local.connection_parameters
 
 
-def test_the_server_ends_with_the_process_that_started_it(tmp_path):
+def test_the_server_ends_with_the_process_that_started_it(tmp_path, has_ended):
     script = (
         "import os, sys\n"
         "from airflow_provider_snowml.local import LocalSnowflake\n"
@@ -181,11 +179,4 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path):
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    pid = int(done.stdout)
-    for _ in range(300):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    pytest.fail("the server outlived its process")
+    assert has_ended(int(done.stdout)), "the server outlived its process"
