@@ -127,7 +127,7 @@ def measure_one(
     :param side: ``"ours"`` or ``"upstream"``.
     :param names: the jobs.
     :param interval: seconds between looks.
-    :return: the ``seconds`` that it was measured for, and what was counted.
+    :return: the ``seconds`` that it was measured for, what was counted, and ``counted_for`` how many seconds.
     """
     environment = {
         **os.environ,
@@ -145,10 +145,12 @@ def measure_one(
     assert process.stdin is not None and process.stdout is not None
     try:
         _expect(process, "started")
+        began = time.monotonic()
         counter = Counter(local, USER, looks=f"^({_LOOK})", others=f"^(?!{_LOOK}).")
         _tell(process, "measure")
         found: dict[str, Any] = json.loads(_expect(process, "{"))
         found.update(counter.read())
+        found["counted_for"] = time.monotonic() - began  # with the logins that tell and read the counts
     finally:
         process.kill()
         process.wait()

@@ -22,7 +22,7 @@ def shift(values, by):
 def has_ended() -> Callable[[int], bool]:
     """Whether a process has ended. A killed one goes a moment later, or when its parent asks for it."""
 
-    def has_ended(pid: int, patience: float = 30) -> bool:
+    def has_ended(pid: int, patience: float = 5) -> bool:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             try:
